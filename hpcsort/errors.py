@@ -1,0 +1,34 @@
+"""Errors that a user can act on: one sentence with the value, the place and the cure.
+
+Every floor of the package may raise these; the command line prints them without a traceback.
+"""
+
+
+class HpcsortError(Exception):
+    """Base of all errors that are shown to the user as one sentence."""
+
+    exit_code = 1
+
+
+class InputError(HpcsortError):
+    """A file or table that was given cannot be used; names file, row, column and cure."""
+
+    exit_code = 3
+
+
+class OptionError(HpcsortError):
+    """An option's value cannot be used; names option, value, range and cure."""
+
+    exit_code = 2
+
+
+class OutputError(HpcsortError):
+    """A result cannot be written, or would overwrite what exists."""
+
+    exit_code = 4
+
+
+class LaunchError(HpcsortError):
+    """The MPI launcher and the MPI library of this process do not belong together."""
+
+    exit_code = 5

@@ -1,0 +1,41 @@
+"""Radial noise spectra of groups of images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpcsort.images.band import BandData
+
+__all__ = ["noise_spectrum"]
+
+
+def noise_spectrum(data: BandData, images: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of power and pixel counts of ``images`` per noise group and shell.
+
+    Parameters
+    ----------
+    data : gives frequencies and groups.
+    images : complex64 (n, P), images or residuals.
+    groups : number of noise groups.
+
+    Returns
+    -------
+    power, count : float64 (groups, radius + 1); power / count is the variance of one complex pixel.
+    """
+    shell = data.shell
+    shells = data.radius + 1
+    power = np.zeros((groups, shells))
+    count = np.zeros((groups, shells))
+    per_shell = np.bincount(shell, minlength=shells)[:shells].astype(np.float64)
+    squared = images.real.astype(np.float32) ** 2 + images.imag.astype(np.float32) ** 2
+    order = np.argsort(shell, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(per_shell)[:-1]]).astype(np.int64)
+    filled = per_shell > 0
+    sums = np.zeros((len(images), shells))
+    if len(images):
+        sums[:, filled] = np.add.reduceat(squared[:, order].astype(np.float64), starts[filled], axis=1)
+    for group in range(groups):
+        members = data.groups == group
+        power[group] = sums[members].sum(axis=0)
+        count[group] = members.sum() * per_shell
+    return power, count

@@ -1,0 +1,165 @@
+"""Images of particles: each rank reads only its own, by memory map, stack by stack and in file order."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcsort.errors import InputError
+from hpcsort.io.mrc import MrcStack
+from hpcsort.io.particles import ParticleTable
+
+# Each memory map holds a file open; per-micrograph stacks can be more than a process may open.
+_OPEN_STACKS = 64
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be sorted.
+
+    Attributes
+    ----------
+    row : int
+        0-based place in the table that was given.
+    star_row : int
+        1-based row in the STAR file.
+    stack : Path
+        The stack file.
+    image : int
+        1-based index in the stack.
+    not_finite : int
+        Number of pixels that are NaN or infinite; 0 for a constant image.
+    value : float
+        The value of a constant image, else NaN.
+    """
+
+    row: int
+    star_row: int
+    stack: Path
+    image: int
+    not_finite: int
+    value: float
+
+    def describe(self) -> str:
+        """One clause: stack, image, STAR row and what is wrong."""
+        fault = (
+            f"has {self.not_finite} NaN or infinite pixels"
+            if self.not_finite
+            else f"is constant (every pixel {self.value:g})"
+        )
+        return f"image {self.image} of {self.stack} (STAR row {self.star_row}) {fault}"
+
+
+class ImageReader:
+    """Reads the images of a particle table; opens each stack when it is first needed.
+
+    Parameters
+    ----------
+    table
+        N particles whose stacks are all of `table.box_px`.
+    """
+
+    def __init__(self, table: ParticleTable) -> None:
+        self.table = table
+        self._stacks: OrderedDict[int, MrcStack] = OrderedDict()
+
+    def __enter__(self) -> ImageReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Read images, grouped by stack and in ascending file order, and return them in asked order.
+
+        Parameters
+        ----------
+        rows
+            (k,) 0-based rows of the table, any order, repeats allowed.
+
+        Returns
+        -------
+        numpy.ndarray
+            (k, box, box) float32 [y, x], C-contiguous, native byte order, as in the file (nothing normalised).
+
+        Raises
+        ------
+        InputError
+            If a stack is absent, has changed since the table was read, or the box size is unknown.
+        """
+        chosen = np.asarray(rows, dtype=np.int64).reshape(-1)
+        table, box = self.table, self.table.box_px
+        if box is None:
+            raise InputError(f"no stack of {table.source} was found; name the folder that holds them with --datadir")
+        out = np.empty((chosen.size, box, box), dtype=np.float32)
+        stack_of = table.stack_id[chosen]
+        for number in np.unique(stack_of).tolist():
+            places = np.flatnonzero(stack_of == number)
+            stack = self._open(number)
+            if stack.shape[1:] != (box, box):
+                size = f"{stack.shape[2]} x {stack.shape[1]}"
+                raise InputError(
+                    f"{stack.path} has images of {size} px where {box} x {box} are expected; restore the file"
+                )
+            out[places] = stack.read(table.stack_index[chosen[places]])
+        return out
+
+    def close(self) -> None:
+        """Close all stacks; a later `read` opens them again."""
+        for stack in self._stacks.values():
+            stack.close()
+        self._stacks.clear()
+
+    def _open(self, number: int) -> MrcStack:
+        if number in self._stacks:
+            self._stacks.move_to_end(number)
+            return self._stacks[number]
+        stack = MrcStack(self.table.stack_paths[number])
+        self._stacks[number] = stack
+        if len(self._stacks) > _OPEN_STACKS:
+            self._stacks.popitem(last=False)[1].close()
+        return stack
+
+
+def find_bad_images(images: ImageReader, rows: npt.ArrayLike) -> list[BadImage]:
+    """Read (k,) rows of the reader's table and list the images with NaN or infinite pixels and the constant ones.
+
+    Images are read a few hundred at a time; for images already in memory see `judge_images`.
+    """
+    chosen = np.asarray(rows, dtype=np.int64).reshape(-1)
+    bad: list[BadImage] = []
+    for start in range(0, chosen.size, _CHUNK):
+        part = chosen[start : start + _CHUNK]
+        bad += judge_images(images.read(part), part, images.table)
+    return bad
+
+
+def judge_images(data: npt.NDArray[np.float32], rows: npt.ArrayLike, table: ParticleTable) -> list[BadImage]:
+    """List the bad ones among images (k, ny, nx) that belong to (k,) rows of `table`, in the order given."""
+    flat = data.reshape(len(data), -1)
+    not_finite = np.count_nonzero(~np.isfinite(flat), axis=1)
+    # NaN compares unequal, so an image with NaN is never taken as constant.
+    constant = np.all(flat == flat[:, :1], axis=1)
+    chosen = np.asarray(rows, dtype=np.int64).reshape(-1)
+    bad = []
+    for place in np.flatnonzero((not_finite > 0) | constant).tolist():
+        row = int(chosen[place])
+        bad.append(
+            BadImage(
+                row=row,
+                star_row=int(table.source_row[row]) + 1,
+                stack=table.stack_paths[table.stack_id[row]],
+                image=int(table.stack_index[row]) + 1,
+                not_finite=int(not_finite[place]),
+                value=float("nan") if not_finite[place] else float(flat[place, 0]),
+            )
+        )
+    return bad

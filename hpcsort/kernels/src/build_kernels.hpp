@@ -1,0 +1,8 @@
+// Defines the table of kernels NAME of this compilation's instruction set.
+#pragma once
+
+#include "write_kernels.hpp"
+
+#define HPCSORT_DEFINE_KERNELS(TABLE, NAME) \
+    const hpcsort::Kernels hpcsort::TABLE = {NAME,     extract,       score,  moments, \
+                                             subtract, leave_one_out, insert, backproject}

@@ -1,0 +1,43 @@
+// What the instruction-set builds offer to the Python module: plain pointers, checked by the caller.
+#pragma once
+
+#include <cstdint>
+
+namespace hpcsort {
+
+// Particles and where their pixels lie. Complex numbers are pairs of floats.
+struct Particles {
+    std::int64_t n, pixels;
+    const float *rotations;  // (n, 3, 3)
+    const float *px, *py;    // (pixels)
+    float pad;
+    const float *images;  // (n, pixels) complex; null where only geometry matters
+    const float *ctfs;    // (n, pixels); null likewise
+};
+
+// Maps interleaved voxel by voxel: (2h+1, 2h+1, h+1, 2, lanes), of which `count` lanes are maps.
+struct Interleaved {
+    const float *data;
+    std::int64_t half, lanes, count;
+};
+
+struct Kernels {
+    const char *name;
+    void (*extract)(const Particles &, const float *volume, std::int64_t half, float *out);
+    void (*score)(const Particles &, const Interleaved &, float *cross, float *power);
+    void (*moments)(const Particles &, const Interleaved &, float *linear, float *gram);
+    void (*subtract)(const Particles &, const Interleaved &, const float *coefficients, float *out);
+    void (*leave_one_out)(const Particles &, const float *records, std::int64_t half, const std::int32_t *labels,
+                          const float *factors, float *gains);
+    void (*insert)(const Particles &, const std::int32_t *labels, const float *weights, std::int64_t half, float *out);
+    void (*backproject)(const Particles &, const float *z, std::int64_t moments, const float *q, std::int64_t weights,
+                        std::int64_t half, std::int64_t record, float *out);
+};
+
+extern const Kernels kernels_baseline;
+#ifdef HPCSORT_X86
+extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx512;
+#endif
+
+}  // namespace hpcsort

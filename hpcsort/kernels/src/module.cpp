@@ -1,0 +1,180 @@
+// The Python module: arrays arrive checked for shape and type by the Python side and leave as pointers.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <complex>
+
+#include "kernels.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace hpcsort;
+
+namespace {
+
+template <class T>
+using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+using Real = In<float>;
+using Complex = In<std::complex<float>>;
+
+const Kernels &choose() {
+#ifdef HPCSORT_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma")) {
+        return kernels_avx512;
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kernels_avx2;
+#endif
+    return kernels_baseline;
+}
+
+const Kernels *chosen = &choose();
+
+// The processor's best set is chosen at import; tests and benchmarks may step down to a lesser one.
+void use_instruction_set(const std::string &name) {
+    const Kernels &best = choose();
+    const Kernels *wanted = nullptr;
+    if (name == "baseline") wanted = &kernels_baseline;
+#ifdef HPCSORT_X86
+    if (name == "avx2" && &best != &kernels_baseline) wanted = &kernels_avx2;
+    if (name == "avx512" && &best == &kernels_avx512) wanted = &kernels_avx512;
+#endif
+    if (!wanted) throw nb::value_error(("instruction set " + name + " is not available here").c_str());
+    chosen = wanted;
+}
+
+const float *floats(const Complex &a) { return reinterpret_cast<const float *>(a.data()); }
+float *floats(const Out<std::complex<float>> &a) { return reinterpret_cast<float *>(a.data()); }
+
+std::int64_t length(std::size_t n) { return static_cast<std::int64_t>(n); }
+
+Particles particles(const Complex *images, const Real *ctfs, const Real &rotations, const Real &px, const Real &py,
+                    float pad) {
+    return {length(rotations.shape(0)), length(px.shape(0)),           rotations.data(),
+            px.data(),                  py.data(),                     pad,
+            images ? floats(*images) : nullptr, ctfs ? ctfs->data() : nullptr};
+}
+
+Interleaved maps(const Real &interleaved, std::int64_t count) {
+    return {interleaved.data(), length(interleaved.shape(2)) - 1, length(interleaved.shape(4)), count};
+}
+
+void extract_sections(Complex volume, Real rotations, Real px, Real py, float pad, Out<std::complex<float>> out) {
+    const Particles s = particles(nullptr, nullptr, rotations, px, py, pad);
+    const float *data = floats(volume);
+    const std::int64_t half = length(volume.shape(2)) - 1;
+    float *target = floats(out);
+    nb::gil_scoped_release release;
+    chosen->extract(s, data, half, target);
+}
+
+void interleave(Complex volumes, Out<float> out) {
+    const std::size_t count = volumes.shape(0), lanes = out.shape(4);
+    const std::size_t voxels = volumes.shape(1) * volumes.shape(2) * volumes.shape(3);
+    const std::complex<float> *source = volumes.data();
+    float *target = out.data();
+    nb::gil_scoped_release release;
+    for (std::size_t v = 0; v < voxels; ++v) {
+        float *re = target + 2 * lanes * v, *im = re + lanes;
+        for (std::size_t k = 0; k < lanes; ++k) {
+            const std::complex<float> value = k < count ? source[k * voxels + v] : std::complex<float>();
+            re[k] = value.real();
+            im[k] = value.imag();
+        }
+    }
+}
+
+void score_sections(Real interleaved, std::int64_t count, Complex images, Real ctfs, Real rotations, Real px, Real py,
+                    float pad, Out<float> cross, Out<float> power) {
+    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const Interleaved m = maps(interleaved, count);
+    float *first = cross.data(), *second = power.data();
+    nb::gil_scoped_release release;
+    chosen->score(s, m, first, second);
+}
+
+void section_moments(Real interleaved, std::int64_t count, Complex images, Real ctfs, Real rotations, Real px, Real py,
+                     float pad, Out<float> linear, Out<float> gram) {
+    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const Interleaved m = maps(interleaved, count);
+    float *first = linear.data(), *second = gram.data();
+    nb::gil_scoped_release release;
+    chosen->moments(s, m, first, second);
+}
+
+void subtract_sections(Real interleaved, std::int64_t count, Real coefficients, Complex images, Real ctfs,
+                       Real rotations, Real px, Real py, float pad, Out<std::complex<float>> out) {
+    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const Interleaved m = maps(interleaved, count);
+    const float *factors = coefficients.data();
+    float *target = floats(out);
+    nb::gil_scoped_release release;
+    chosen->subtract(s, m, factors, target);
+}
+
+void pack_ridge(Complex volumes, Real ridge, Out<float> out) {
+    const std::size_t size = volumes.size();
+    const std::complex<float> *source = volumes.data();
+    const float *weights = ridge.data();
+    float *target = out.data();
+    nb::gil_scoped_release release;
+    for (std::size_t v = 0; v < size; ++v) {
+        target[4 * v] = source[v].real();
+        target[4 * v + 1] = source[v].imag();
+        target[4 * v + 2] = weights[v];
+        target[4 * v + 3] = 0;
+    }
+}
+
+void leave_one_out_gains(Real records, In<std::int32_t> labels, Real factors, Complex images, Real ctfs, Real rotations,
+                         Real px, Real py, float pad, Out<float> out) {
+    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const float *data = records.data(), *scale = factors.data();
+    const std::int32_t *classes = labels.data();
+    const std::int64_t half = length(records.shape(3)) - 1;
+    float *target = out.data();
+    nb::gil_scoped_release release;
+    chosen->leave_one_out(s, data, half, classes, scale, target);
+}
+
+void insert_sections(Complex images, Real ctfs, Real rotations, In<std::int32_t> labels, Real weights, Real px, Real py,
+                     float pad, Out<float> out) {
+    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const std::int32_t *classes = labels.data();
+    const float *scale = weights.data();
+    const std::int64_t half = length(out.shape(3)) - 1;
+    float *target = out.data();
+    nb::gil_scoped_release release;
+    chosen->insert(s, classes, scale, half, target);
+}
+
+void backproject_moments(Complex images, Real ctfs, Real rotations, Real z, Real q, Real px, Real py, float pad,
+                         Out<float> out) {
+    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const float *first = z.data(), *second = q.data();
+    const std::int64_t moments = length(z.shape(1)), weights = length(q.shape(1));
+    const std::int64_t half = length(out.shape(2)) - 1, record = length(out.shape(3));
+    float *target = out.data();
+    nb::gil_scoped_release release;
+    chosen->backproject(s, first, moments, second, weights, half, record, target);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.doc() = "Compiled kernels; the arguments are checked by hpcsort.kernels, call that.";
+    m.def("instruction_set", [] { return chosen->name; });
+    m.def("use_instruction_set", [](nb::str name) { use_instruction_set(name.c_str()); }, "name"_a);
+    m.def("extract_sections", &extract_sections);
+    m.def("interleave", &interleave);
+    m.def("score_sections", &score_sections);
+    m.def("section_moments", &section_moments);
+    m.def("subtract_sections", &subtract_sections);
+    m.def("pack_ridge", &pack_ridge);
+    m.def("leave_one_out_gains", &leave_one_out_gains);
+    m.def("insert_sections", &insert_sections);
+    m.def("backproject_moments", &backproject_moments);
+}

@@ -1,0 +1,340 @@
+// Kernels that read maps: sections, scores, moments, residuals.
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+
+#include "geometry.hpp"
+
+namespace {
+
+using hpcsort::Interleaved;
+
+// Zeroed, 64-byte aligned working memory of one call. std::vector is avoided: an instance compiled here could be linked
+// into code that must run on older processors.
+template <class T>
+struct Scratch {
+    T *data;
+    std::size_t length, bytes;
+    explicit Scratch(std::size_t size) : length(size), bytes((size * sizeof(T) + 127) / 64 * 64) {
+        data = static_cast<T *>(std::aligned_alloc(64, bytes));
+        if (!data) std::abort();
+        clear();
+    }
+    ~Scratch() { std::free(data); }
+    Scratch(const Scratch &) = delete;
+    Scratch &operator=(const Scratch &) = delete;
+    void clear() { std::memset(static_cast<void *>(data), 0, bytes); }
+    std::size_t size() const { return length; }
+    T &operator[](std::size_t i) { return data[i]; }
+};
+
+void extract(const Particles &s, const float *volume, std::int64_t half, float *out) {
+    const Grid grid(half);
+    const Voxels voxels(grid, 2);
+    Block b;
+    for (std::int64_t i = 0; i < s.n; ++i) {
+        for (std::int64_t first = 0; first < s.pixels; first += BLOCK) {
+            b.locate(s, i, first, grid);
+            float *target = out + 2 * (i * s.pixels + first);
+            for (int j = 0; j < b.count; ++j) {
+                const float *p = volume + 2 * static_cast<std::size_t>(b.corner[j]);
+                // The two voxels of a row are neighbours: one load brings both complex values.
+                Line<4> both = b.w00[j] * Line<4>::load(p);
+                both.add(b.w01[j], Line<4>::load(p + voxels.row));
+                both.add(b.w10[j], Line<4>::load(p + voxels.slab));
+                both.add(b.w11[j], Line<4>::load(p + voxels.slab + voxels.row));
+                const auto v = both.v[0];
+                target[2 * j] = v[0] + b.fx[j] * (v[2] - v[0]);
+                target[2 * j + 1] = b.sign[j] * (v[1] + b.fx[j] * (v[3] - v[1]));
+            }
+        }
+    }
+}
+
+// Adds a block to the sums of F neighbouring floats of the voxels. Every lane is multiplied with both the real and the
+// imaginary part of the data; which product counts is known only to the caller, and this costs less than a shuffle.
+template <int F>
+HPCSORT_INLINE void score_block(const Block &b, const float *data, const Voxels &voxels, double *real, double *imag,
+                                double *power) {
+    Line<F> sum_re = Line<F>::zero(), sum_im = sum_re, sum_power = sum_re;
+    for (int j = 0; j < b.count && j < AHEAD; ++j) voxels.prefetch<0>(data + voxels.stride * b.corner[j], F);
+    for (int j = 0; j < b.count; ++j) {
+        if (j + AHEAD < b.count) voxels.prefetch<0>(data + voxels.stride * b.corner[j + AHEAD], F);
+        const Line<F> value = voxels.interpolate<F>(data + voxels.stride * b.corner[j], b, j);
+        sum_re.add(b.re[j], value);
+        sum_im.add(b.im[j], value);
+        sum_power.add(value, value);
+    }
+    sum_re.add_to(real);
+    sum_im.add_to(imag);
+    sum_power.add_to(power);
+}
+
+void score(const Particles &s, const Interleaved &maps, float *cross, float *power) {
+    const Grid grid(maps.half);
+    const std::size_t floats = 2 * maps.lanes;
+    const Voxels voxels(grid, floats);
+    Scratch<double> totals(3 * floats);
+    double *real = totals.data, *imag = real + floats, *square = imag + floats;
+    Block b;
+    for (std::int64_t i = 0; i < s.n; ++i) {
+        totals.clear();
+        for (std::int64_t first = 0; first < s.pixels; first += BLOCK) {
+            b.locate(s, i, first, grid);
+            b.read<true>(s, i, first);
+            if (floats == 8) {
+                score_block<8>(b, maps.data, voxels, real, imag, square);
+                continue;
+            }
+            std::size_t f = 0;
+            if (NATIVE_FLOATS == 16) {
+                for (; f + 32 <= floats; f += 32)
+                    score_block<32>(b, maps.data + f, voxels, real + f, imag + f, square + f);
+            }
+            for (; f < floats; f += 16) score_block<16>(b, maps.data + f, voxels, real + f, imag + f, square + f);
+        }
+        for (std::int64_t k = 0; k < maps.count; ++k) {
+            cross[i * maps.count + k] = static_cast<float>(real[k] + imag[maps.lanes + k]);
+            power[i * maps.count + k] = static_cast<float>(square[k] + square[maps.lanes + k]);
+        }
+    }
+}
+
+// Predictions of a block: row 2 j holds the real parts of pixel j in all maps, row 2 j + 1 the imaginary parts.
+template <int F>
+HPCSORT_INLINE void fill_rows(const Block &b, const float *data, const Voxels &voxels, float *rows) {
+    for (int j = 0; j < b.count && j < AHEAD; ++j) voxels.prefetch<0>(data + voxels.stride * b.corner[j], F);
+    for (int j = 0; j < b.count; ++j) {
+        if (j + AHEAD < b.count) voxels.prefetch<0>(data + voxels.stride * b.corner[j + AHEAD], F);
+        voxels.interpolate<F>(data + voxels.stride * b.corner[j], b, j).store(rows + voxels.stride * j);
+    }
+}
+
+// gram[a][c] += sum over rows of row[a] row[c] for T values a and F values c.
+template <int T, int F>
+HPCSORT_INLINE void product_tile(const float *rows, int count, std::size_t lanes, std::size_t a, std::size_t c,
+                                 std::size_t stride, double *gram) {
+    Line<F> sums[T];
+    for (int t = 0; t < T; ++t) sums[t] = Line<F>::zero();
+    for (int r = 0; r < count; ++r) {
+        const float *row = rows + r * lanes;
+        const Line<F> value = Line<F>::load(row + c);
+        for (int t = 0; t < T; ++t) sums[t].add(row[a + t], value);
+    }
+    for (int t = 0; t < T; ++t) sums[t].add_to(gram + (a + t) * stride + c);
+}
+
+// linear[c] += sum over pixels of re row[2 j][c] + im row[2 j + 1][c].
+template <int F>
+HPCSORT_INLINE void product_data(const Block &b, const float *rows, std::size_t lanes, std::size_t c, double *linear) {
+    Line<F> sum_re = Line<F>::zero(), sum_im = sum_re;
+    for (int j = 0; j < b.count; ++j) {
+        sum_re.add(b.re[j], Line<F>::load(rows + 2 * j * lanes + c));
+        sum_im.add(b.im[j], Line<F>::load(rows + (2 * j + 1) * lanes + c));
+    }
+    sum_re.add_to(linear + c);
+    sum_im.add_to(linear + c);
+}
+
+// Products of the first `count` lanes, in tiles of T values against F values; tiles above the diagonal are left out.
+template <int F>
+HPCSORT_INLINE void products(const Block &b, const float *rows, std::size_t lanes, std::size_t count,
+                             std::size_t stride, double *linear, double *gram) {
+    constexpr std::size_t MOST = F == 16 ? 16 : 8;
+    for (std::size_t c = 0; c < count; c += F) {
+        product_data<F>(b, rows, lanes, c, linear);
+        for (std::size_t a = c; a < count; a += MOST) {
+            const std::size_t left = count - a;
+            const int length = 2 * b.count;
+            if (MOST == 16 && left > 12) {
+                product_tile<16, F>(rows, length, lanes, a, c, stride, gram);
+            } else if (MOST == 16 && left > 8) {
+                product_tile<12, F>(rows, length, lanes, a, c, stride, gram);
+            } else if (left > 4) {
+                product_tile<8, F>(rows, length, lanes, a, c, stride, gram);
+            } else {
+                product_tile<4, F>(rows, length, lanes, a, c, stride, gram);
+            }
+        }
+    }
+}
+
+void moments(const Particles &s, const Interleaved &maps, float *linear, float *gram) {
+    const Grid grid(maps.half);
+    const std::size_t lanes = maps.lanes, count = maps.count, packed = count * (count + 1) / 2;
+    const Voxels voxels(grid, 2 * lanes);
+    // Lanes are taken in full registers: the last row may be read, and sums written, beyond them.
+    const std::size_t stride = lanes + 8;
+    Scratch<float> rows(2 * BLOCK * lanes + 16);
+    Scratch<double> totals(stride * (lanes + 1) + 16);
+    double *second_order = totals.data, *first_order = second_order + stride * lanes;
+    Block b;
+    for (std::int64_t i = 0; i < s.n; ++i) {
+        totals.clear();
+        for (std::int64_t first = 0; first < s.pixels; first += BLOCK) {
+            b.locate(s, i, first, grid);
+            b.read<true>(s, i, first);
+            if (lanes == 4) {
+                fill_rows<8>(b, maps.data, voxels, rows.data);
+                products<4>(b, rows.data, lanes, count, stride, first_order, second_order);
+                continue;
+            }
+            std::size_t f = 0;
+            for (; f + 32 <= 2 * lanes; f += 32) fill_rows<32>(b, maps.data + f, voxels, rows.data + f);
+            for (; f < 2 * lanes; f += 16) fill_rows<16>(b, maps.data + f, voxels, rows.data + f);
+            if (NATIVE_FLOATS == 16 && lanes > 8) {
+                products<16>(b, rows.data, lanes, count, stride, first_order, second_order);
+            } else {
+                products<8>(b, rows.data, lanes, count, stride, first_order, second_order);
+            }
+        }
+        for (std::size_t a = 0; a < count; ++a) {
+            linear[i * count + a] = static_cast<float>(first_order[a]);
+            for (std::size_t c = 0; c <= a; ++c) {
+                gram[i * packed + a * (a + 1) / 2 + c] = static_cast<float>(second_order[a * stride + c]);
+            }
+        }
+    }
+}
+
+// Sum of H neighbouring floats.
+template <int H>
+HPCSORT_INLINE float sum_of(const float *lanes) {
+    Line<4> sum = Line<4>::load(lanes);
+    for (int f = 4; f < H; f += 4) sum.add(1.0f, Line<4>::load(lanes + f));
+    const auto v = sum.v[0];
+    return (v[0] + v[1]) + (v[2] + v[3]);
+}
+
+// F lanes at a time; COMPACT: the voxel has no more, and real and imaginary parts share registers.
+template <int F, bool COMPACT>
+HPCSORT_INLINE void subtract_block(const Block &b, const float *data, std::size_t lanes, const Voxels &voxels,
+                                   const float *coefficients, float *out) {
+    for (int j = 0; j < b.count; ++j) {
+        if (j + AHEAD < b.count) voxels.prefetch<0>(data + voxels.stride * b.corner[j + AHEAD], 2 * lanes);
+        const float *p = data + voxels.stride * b.corner[j];
+        alignas(64) float sums[2 * F];
+        if (COMPACT) {
+            Line<2 * F> both = Line<2 * F>::zero();
+            both.add(Line<2 * F>::load(coefficients), voxels.interpolate<2 * F>(p, b, j));
+            both.store(sums);
+        } else {
+            Line<F> re = Line<F>::zero(), im = re;
+            for (std::size_t f = 0; f < lanes; f += F) {
+                const Line<F> coefficient = Line<F>::load(coefficients + f);
+                re.add(coefficient, voxels.interpolate<F>(p + f, b, j));
+                im.add(coefficient, voxels.interpolate<F>(p + lanes + f, b, j));
+            }
+            re.store(sums);
+            im.store(sums + F);
+        }
+        out[2 * j] = b.re[j] - sum_of<F>(sums);
+        out[2 * j + 1] = b.sign[j] * (b.im[j] - sum_of<F>(sums + F));
+    }
+}
+
+void subtract(const Particles &s, const Interleaved &maps, const float *coefficients, float *out) {
+    const Grid grid(maps.half);
+    const std::size_t lanes = maps.lanes;
+    const Voxels voxels(grid, 2 * lanes);
+    Scratch<float> own(2 * lanes);
+    Block b;
+    for (std::int64_t i = 0; i < s.n; ++i) {
+        std::memcpy(own.data, coefficients + i * maps.count, maps.count * sizeof(float));
+        std::memcpy(own.data + lanes, own.data, lanes * sizeof(float));
+        for (std::int64_t first = 0; first < s.pixels; first += BLOCK) {
+            b.locate(s, i, first, grid);
+            b.read<true>(s, i, first);
+            float *target = out + 2 * (i * s.pixels + first);
+            if (lanes == 4) {
+                subtract_block<4, true>(b, maps.data, lanes, voxels, own.data, target);
+            } else if (lanes == 8) {
+                subtract_block<8, true>(b, maps.data, lanes, voxels, own.data, target);
+            } else if (lanes % 16 == 0) {
+                subtract_block<16, false>(b, maps.data, lanes, voxels, own.data, target);
+            } else {
+                subtract_block<8, false>(b, maps.data, lanes, voxels, own.data, target);
+            }
+        }
+    }
+}
+
+// Particles class by class, each class in the order given: a class volume then stays in the cache, and as every class
+// still sums in the same order, results do not change. Particles with label -1 are left out.
+struct ByClass {
+    Scratch<std::int64_t> order;
+    std::int64_t size;
+    static std::int64_t classes(const std::int32_t *labels, std::int64_t n) {
+        std::int64_t most = 0;
+        for (std::int64_t i = 0; i < n; ++i) most = labels[i] >= most ? labels[i] + 1 : most;
+        return most;
+    }
+    ByClass(const std::int32_t *labels, std::int64_t n) : order(n + 1) {
+        Scratch<std::int64_t> next(classes(labels, n) + 1);
+        for (std::int64_t i = 0; i < n; ++i) ++next[labels[i] + 1];
+        next[0] = 0;
+        for (std::size_t k = 1; k < next.size(); ++k) next[k] += next[k - 1];
+        size = n ? next[next.size() - 1] : 0;
+        for (std::int64_t i = 0; i < n; ++i) {
+            if (labels[i] >= 0) order[next[labels[i]]++] = i;
+        }
+    }
+};
+
+void leave_one_out(const Particles &s, const float *records, std::int64_t half, const std::int32_t *labels,
+                   const float *factors, float *gains) {
+    const Grid grid(half);
+    const Voxels voxels(grid, 4);
+    const std::size_t volume = voxels.slab * (2 * half + 1);
+    alignas(64) float re[BLOCK], im[BLOCK], ridge[BLOCK];
+    Block b;
+    for (std::int64_t i = 0; i < s.n; ++i) gains[i] = 0;
+    ByClass particles(labels, s.n);
+    for (std::int64_t t = 0; t < particles.size; ++t) {
+        const std::int64_t i = particles.order[t];
+        const float *own = records + volume * labels[i];
+        double total = 0;
+        for (std::int64_t first = 0; first < s.pixels; first += BLOCK) {
+            b.locate(s, i, first, grid);
+            b.read<false>(s, i, first);
+            for (int j = 0; j < b.count; ++j) {
+                if (j + AHEAD < b.count) {
+                    const float *next = own + 4 * static_cast<std::size_t>(b.corner[j + AHEAD]);
+                    __builtin_prefetch(next);
+                    __builtin_prefetch(next + voxels.row);
+                    __builtin_prefetch(next + voxels.slab);
+                    __builtin_prefetch(next + voxels.slab + voxels.row);
+                }
+                const float *p = own + 4 * static_cast<std::size_t>(b.corner[j]);
+                const float *rows[4] = {p, p + voxels.row, p + voxels.slab, p + voxels.slab + voxels.row};
+                const float weights[4] = {b.w00[j], b.w01[j], b.w10[j], b.w11[j]};
+                Line<8> value = Line<8>::zero(), squared = value;
+                for (int r = 0; r < 4; ++r) {
+                    const Line<8> both = Line<8>::load(rows[r]);
+                    value.add(weights[r], both);
+                    squared.add(weights[r] * weights[r], both);
+                }
+                alignas(32) float v[8], t[8];
+                value.store(v);
+                squared.store(t);
+                const float fx = b.fx[j], gx = 1.0f - fx;
+                re[j] = gx * v[0] + fx * v[4];
+                im[j] = gx * v[1] + fx * v[5];
+                ridge[j] = gx * gx * t[2] + fx * fx * t[6];
+            }
+            float gain = 0;
+#pragma omp simd reduction(+ : gain)
+            for (int j = 0; j < b.count; ++j) {
+                const float c = b.ctf[j], h = factors[i] * c * c * ridge[j];
+                const float scale = 1.0f / (1.0f - (h < 0.9f ? h : 0.9f));
+                const float dr = scale * (b.re[j] - c * re[j]), di = scale * (b.im[j] - c * im[j]);
+                gain += (b.re[j] * b.re[j] + b.im[j] * b.im[j]) - (dr * dr + di * di);
+            }
+            total += gain;
+        }
+        gains[i] = static_cast<float>(total);
+    }
+}
+
+}  // namespace

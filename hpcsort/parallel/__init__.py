@@ -1,0 +1,32 @@
+"""Ranks and what they share: communicator, chunks, exact sums, random streams, launch checks, progress."""
+
+from hpcsort.parallel.chunks import cut_chunks, deal_chunks, owned_rows, row_counts
+from hpcsort.parallel.comm import Communicator, SerialComm
+from hpcsort.parallel.exact import ExactSum
+from hpcsort.parallel.launch import abort_on_error, check_launch, raise_together, together
+from hpcsort.parallel.mpicomm import MpiComm, get_comm
+from hpcsort.parallel.nodearray import NodeArray
+from hpcsort.parallel.progress import Progress, Stage, StoryLog, peak_memory_GB
+from hpcsort.parallel.streams import stream
+
+__all__ = [
+    "Communicator",
+    "ExactSum",
+    "MpiComm",
+    "NodeArray",
+    "Progress",
+    "SerialComm",
+    "Stage",
+    "StoryLog",
+    "abort_on_error",
+    "check_launch",
+    "cut_chunks",
+    "deal_chunks",
+    "get_comm",
+    "owned_rows",
+    "peak_memory_GB",
+    "raise_together",
+    "row_counts",
+    "stream",
+    "together",
+]

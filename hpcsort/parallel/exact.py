@@ -1,0 +1,113 @@
+"""Sums whose bits do not depend on the order of the addends."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcsort.parallel.comm import Communicator
+
+_SLAB = 1 << 15  # elements per pass: addend, rounded addend and total stay in the cache
+
+
+class ExactSum:
+    """Elementwise sum of arrays that has the same bits for every order and grouping.
+
+    Every addend is first rounded to a multiple of a quantum q = 2^e that is the same for all
+    addends and ranks. Multiples of q add exactly in float64 while sums stay below 2^53 q, so
+    addition becomes associative (pre-rounding: Demmel & Nguyen, Fast Reproducible Floating-Point
+    Summation, ARITH 21, 2013). The error of a total of n addends is at most n q / 2, and
+    q <= 2^-50 bound.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Shape of the sum.
+    bound : float, > 0, the same on every rank
+        At least the largest possible sum of absolute values in any element, over all addends of
+        all ranks. It may not depend on the number of ranks.
+
+    Attributes
+    ----------
+    total : float64, `shape`
+        The sum so far (of this rank until `join`); a view, to be read only.
+    quantum : float
+        q.
+    """
+
+    def __init__(self, shape: int | tuple[int, ...], bound: float) -> None:
+        if not (math.isfinite(bound) and bound > 0):
+            raise ValueError(f"the bound of an exact sum must be a positive number, not {bound}")
+        self.bound = float(bound)
+        # bound <= 2^51 q leaves room for the rounding below and for that of up to 2^52 addends.
+        self.quantum = math.ldexp(1.0, max(math.frexp(self.bound)[1] - 51, -1000))
+        self._shift = 1.5 * 2.0**52 * self.quantum
+        self._sum = np.zeros(shape, np.float64)
+        self._rounded = np.empty(min(_SLAB, self._sum.size), np.float64)
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """The sum so far."""
+        view = self._sum.view()
+        view.flags.writeable = False
+        return view
+
+    def add(self, block: NDArray[Any], index: int | None = None) -> None:
+        """Add one block.
+
+        Parameters
+        ----------
+        block : float32 or float64, `shape`
+            The addend; complex values go in as their real view.
+        index : int, optional
+            Add to `total[index]` only; the block then has the shape of that.
+
+        Raises
+        ------
+        RuntimeError
+            A total exceeds the bound or is not a number: the sum is then no longer exact.
+        """
+        target = self._sum if index is None else self._sum[index, ...]
+        if block.shape != target.shape:
+            raise ValueError(f"a block of shape {block.shape} for an exact sum of shape {target.shape}")
+        if block.dtype not in (np.float32, np.float64):
+            raise TypeError(f"exact sums take float32 or float64, not {block.dtype}")
+        flat, addend = target.reshape(-1), np.ascontiguousarray(block).reshape(-1)
+        peak = 0.0
+        with np.errstate(invalid="ignore", over="ignore"):  # told as an error below
+            for start in range(0, flat.size, _SLAB):
+                total, part = flat[start : start + _SLAB], addend[start : start + _SLAB]
+                rounded = self._rounded[: part.size]
+                # Adding 1.5 * 2^52 q leaves no bits below q; a tie depends on the addend alone.
+                np.add(part, self._shift, out=rounded, dtype=np.float64)
+                rounded -= self._shift
+                total += rounded
+                # NaN must win, so no max(): the comparison in _check is False for it.
+                peak = np.maximum(peak, np.maximum(total.max(), -total.min()))
+        self._check(float(peak))
+
+    def join(self, comm: Communicator) -> NDArray[np.float64]:
+        """Add the sums of all ranks; afterwards every rank holds the same total.
+
+        Call it once; then start a new sum. Raises RuntimeError where the bound is exceeded or the
+        ranks disagree about it.
+        """
+        peak = float(np.abs(self._sum).max(initial=0.0))
+        told = comm.allgather((self.quantum, peak))
+        if any(quantum != self.quantum for quantum, _ in told):
+            raise RuntimeError(f"the ranks sum with different quanta: {sorted({quantum for quantum, _ in told})}")
+        if sum(peak for _, peak in told) > 2.0**53 * self.quantum:
+            # No proof from the peaks alone, so look at every element.
+            sizes = comm.sum_exact(np.abs(self._sum))
+            self._check(float(sizes.max(initial=0.0)))
+        comm.sum_exact(self._sum)
+        self._check(float(np.abs(self._sum).max(initial=0.0)))
+        return self.total
+
+    def _check(self, peak: float) -> None:
+        # The addends' rounding may add half a quantum each, hence the margin.
+        if not peak <= self.bound * (1 + 2.0**-20):
+            raise RuntimeError(f"an exact sum reached {peak:g} where at most {self.bound:g} was announced")

@@ -1,0 +1,137 @@
+"""MGSK-means on the particles' statistics: annealed mixtures, held-out likelihood, superfluous classes merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from hpcsort.parallel import Communicator, stream
+from hpcsort.sort3d.statistics import Statistics
+
+__all__ = ["Mixture", "best_mixtures", "fit_mixture", "held_out"]
+
+_RIDGE = 5.0
+"""Prior precision of a centre, in units of particles of unit precision: keeps centres of tiny classes at home."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Classes as points of the subspace.
+
+    Attributes
+    ----------
+    centres : float64 (K, J).
+    weights : float64 (K,), shares, sum 1.
+    likelihood : total log-likelihood ratio of the particles that it was fitted to.
+    """
+
+    centres: np.ndarray
+    weights: np.ndarray
+    likelihood: float
+
+    def log_joint(self, statistics: Statistics) -> np.ndarray:
+        """Log of weight times likelihood ratio, float64 (n, K)."""
+        return statistics.scores(self.centres) + np.log(self.weights)
+
+
+def fit_mixture(
+    statistics: Statistics,
+    start: np.ndarray,
+    *,
+    floor: float,
+    iterations: int = 80,
+    first_temperature: float = 1 / 0.3,
+    fixed: np.ndarray | None = None,
+) -> Mixture:
+    """Expectation maximisation from ``start``, annealed from ``first_temperature`` to 1.
+
+    Parameters
+    ----------
+    statistics : particles to fit.
+    start : float64 (K, J), start centres.
+    floor : smallest share of a class (the minimum group size over the number of particles, at most 1 / K).
+    fixed : float64 (F, J), centres that stay where they are and come before the free ones.
+    """
+    count = len(statistics)
+    size = start.shape[1]
+    still = 0 if fixed is None else len(fixed)
+    centres = start if fixed is None else np.concatenate([fixed, start])
+    classes = len(centres)
+    weights = np.full(classes, 1.0 / classes)
+    flat = statistics.precision.reshape(count, -1)
+    likelihood = previous = -np.inf
+    for iteration in range(iterations):
+        coldness = min(1.0, 1.0 / first_temperature + 0.05 * iteration)
+        joint = coldness * statistics.scores(centres) + np.log(weights)
+        norm = logsumexp(joint, axis=1, keepdims=True)
+        share = np.exp(joint - norm)
+        likelihood = float(norm.sum())
+        # While it is warm all classes keep equal weight: a class that starts badly must not starve before it settles.
+        if coldness == 1.0:
+            weights = _floored(share.sum(axis=0) / count, floor)
+        free = share[:, still:]
+        precision = (free.T @ flat).reshape(-1, size, size) + _RIDGE * np.eye(size)
+        moved = np.linalg.solve(precision, (free.T @ statistics.linear)[..., None])[..., 0]
+        centres = moved if fixed is None else np.concatenate([fixed, moved])
+        if coldness == 1.0 and abs(likelihood - previous) < 1e-7 * abs(likelihood) + 1e-4:
+            break
+        previous = likelihood
+    return Mixture(centres, weights, likelihood)
+
+
+def held_out(mixture: Mixture, statistics: Statistics) -> np.ndarray:
+    """Log-likelihood ratio of each particle under a mixture that has not seen it, float64 (n,)."""
+    return np.asarray(logsumexp(mixture.log_joint(statistics), axis=1))
+
+
+def best_mixtures(
+    comm: Communicator,
+    runs: list[Statistics],
+    numbers: list[int],
+    *,
+    seed: int,
+    key: str,
+    starts: int,
+    floor: float,
+    fixed: list[np.ndarray] | None = None,
+) -> list[dict[int, Mixture]]:
+    """Best of several annealed starts for every run and number of classes; tasks are dealt to the ranks. Collective.
+
+    Parameters
+    ----------
+    runs : statistics to fit, one entry a run.
+    numbers : numbers of (free) classes to try.
+    seed, key : key of the random starts.
+    fixed : per run, fixed centres (F, J) that take part.
+    """
+    tasks = [(run, number, start) for run in range(len(runs)) for number in numbers for start in range(starts)]
+    found: list[tuple[tuple[int, int, int], Mixture]] = []
+    latents = [run.latents() for run in runs]
+    for index, (run, number, start) in enumerate(tasks):
+        if index % comm.size != comm.rank:
+            continue
+        draw = stream(seed, key, "start", run, number, start)
+        rows = draw.choice(len(runs[run]), number, replace=False)
+        frozen = None if fixed is None else fixed[run]
+        centres = 1.5 * latents[run][rows] if number else np.zeros((0, runs[run].linear.shape[1]))
+        found.append(((run, number, start), fit_mixture(runs[run], centres, floor=floor, fixed=frozen)))
+    joined = sorted((entry for part in comm.allgather(found) for entry in part), key=lambda entry: entry[0])
+    best: list[dict[int, Mixture]] = [{} for _ in runs]
+    for (run, number, _), mixture in joined:
+        if number not in best[run] or mixture.likelihood > best[run][number].likelihood:
+            best[run][number] = mixture
+    return best
+
+
+def _floored(shares: np.ndarray, floor: float) -> np.ndarray:
+    """Shares raised to at least ``floor``, the rest scaled down; sum 1."""
+    floor = min(floor, 1.0 / len(shares))
+    low = shares < floor
+    while True:
+        scaled = shares * (1.0 - floor * low.sum()) / max(float(shares[~low].sum()), 1e-300)
+        again = low | (scaled < floor)
+        if (again == low).all():
+            return np.where(low, floor, scaled)
+        low = again

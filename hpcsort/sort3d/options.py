@@ -1,0 +1,102 @@
+"""Options of sort3d, validated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcsort.errors import OptionError
+from hpcsort.geometry import point_group
+
+__all__ = ["SortOptions"]
+
+
+@dataclass(frozen=True)
+class SortOptions:
+    """What the user asks of sort3d.
+
+    Attributes
+    ----------
+    instack : STAR file of particles with poses.
+    output_dir : folder of the results.
+    radius : particle radius in px of the full box; None is box // 2 - 2.
+    sym : point group of the maps.
+    img_per_grp : asked-for size of a group; None lets held-out likelihood choose the number of groups.
+    nxinit : window size of the sort in px (its band is nxinit / 2 - 1); None follows the FSC.
+    mask3D : mask of the particle; None is a soft sphere of ``radius``.
+    orientation_groups : number of view directions in which the minimum group size is held.
+    nstep : steps in which the minimum group size is lowered.
+    depth_order : the first generation compares 2^(depth_order - 1) pairs of runs, on different half splits.
+    num_core_set : smallest core set that gets a map; None is the larger of 100 and the minimum group size.
+    freeze_groups : with ``img_per_grp``: groups that are equal are not merged.
+    include_unaccounted : write the unaccounted particles as the last cluster of a generation too.
+    components : number J of maps of the subspace; None follows held-out likelihood.
+    max_groups : largest number of groups tried when held-out likelihood chooses.
+    seed : of all random numbers.
+    angpix : pixel size in A where the STAR file lacks it.
+    datadir : folder in which image stacks are looked up as well.
+    skip_bad : go on without images that are NaN, infinite or constant.
+    overwrite : replace the results of an earlier sort in ``output_dir``.
+    quiet : write the story to log.txt only.
+    """
+
+    instack: Path
+    output_dir: Path
+    radius: int | None = None
+    sym: str = "c1"
+    img_per_grp: int | None = None
+    nxinit: int | None = None
+    mask3D: Path | None = None
+    orientation_groups: int = 20
+    nstep: int = 5
+    depth_order: int = 2
+    num_core_set: int | None = None
+    freeze_groups: bool = False
+    include_unaccounted: bool = True
+    components: int | None = None
+    max_groups: int = 10
+    seed: int = 0
+    angpix: float | None = None
+    datadir: Path | None = None
+    skip_bad: bool = False
+    overwrite: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least("--radius", self.radius, 2)
+        _at_least("--img-per-grp", self.img_per_grp, 2)
+        _at_least("--nxinit", self.nxinit, 12)
+        _at_least("--orientation-groups", self.orientation_groups, 1)
+        _at_least("--nstep", self.nstep, 1)
+        _at_least("--depth-order", self.depth_order, 1)
+        _at_least("--num-core-set", self.num_core_set, 1)
+        _at_least("--components", self.components, 1)
+        _at_least("--max-groups", self.max_groups, 1)
+        _at_least("--seed", self.seed, 0)
+        if self.depth_order > 6:
+            raise OptionError(f"--depth-order {self.depth_order} would compare {2 ** (self.depth_order - 1)} pairs of "
+                              "runs; give 1 to 6.")  # fmt: skip
+        if self.components is not None and self.components > 40:
+            raise OptionError(f"--components {self.components} is above 40, the most the subspace can hold; give 1 to 40.")
+        if self.angpix is not None and not self.angpix > 0:
+            raise OptionError(f"--angpix {self.angpix} is not a pixel size in A; give a positive number.")
+        point_group(self.sym)
+
+    def check_box(self, box_px: int) -> None:
+        """Check what depends on the box, once it is known."""
+        if self.radius is not None and 2 * self.radius + 2 > box_px:
+            raise OptionError(
+                f"--radius {self.radius} does not fit the box of {box_px} px (2 * radius + 2 <= box); "
+                f"give at most {(box_px - 2) // 2}."
+            )
+        if self.nxinit is not None and self.nxinit > box_px:
+            raise OptionError(f"--nxinit {self.nxinit} is larger than the box of {box_px} px; give at most {box_px}.")
+
+    def radius_px(self, box_px: int) -> int:
+        """Particle radius in px of the full box."""
+        return self.radius if self.radius is not None else max(box_px // 2 - 2, 1)
+
+
+def _at_least(name: str, value: float | None, smallest: int) -> None:
+    if value is not None and value < smallest:
+        raise OptionError(f"{name} {value} is too small; give at least {smallest}.")

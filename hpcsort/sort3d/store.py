@@ -1,0 +1,126 @@
+"""The particles of a sort, distributed over ranks in fixed blocks whose sums do not depend on the number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hpcsort.images import BandData
+from hpcsort.kernels import aligned_empty
+from hpcsort.parallel import Communicator, ExactSum, cut_chunks, deal_chunks
+
+__all__ = ["Block", "ParticleStore", "deal_particles", "exact_total"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive particles of one rank.
+
+    Attributes
+    ----------
+    local : rows of the rank's own data.
+    positions : rows in the order of the whole sort (by view direction).
+    """
+
+    local: slice
+    positions: slice
+
+
+def deal_particles(count: int, comm: Communicator) -> tuple[list[tuple[int, int]], list[list[int]]]:
+    """Cut ``count`` ordered particles into chunks and deal them; chunks depend on ``count`` alone.
+
+    The chunk is also the unit of float32 summation, so its size balances rounding and the cost of the exact sum
+    (one pass over a volume a chunk) against having enough chunks for all ranks.
+    """
+    target = int(np.clip(-(-count // 64), 128, 2048))
+    chunks = cut_chunks(np.ones(count), target)
+    dealt = deal_chunks([stop - start for start, stop in chunks], comm.size)
+    return chunks, dealt
+
+
+@dataclass(frozen=True)
+class ParticleStore:
+    """What one rank holds of all particles.
+
+    Attributes
+    ----------
+    comm : communicator.
+    count : number of particles of the sort.
+    chunks : (start, stop) of every chunk, in sort order.
+    mine : chunks of this rank, consecutive.
+    data : Fourier data of this rank's particles.
+    """
+
+    comm: Communicator
+    count: int
+    chunks: list[tuple[int, int]]
+    mine: list[int]
+    data: BandData
+
+    @property
+    def positions(self) -> slice:
+        """This rank's particles in sort order."""
+        if not self.mine:
+            return slice(0, 0)
+        return slice(self.chunks[self.mine[0]][0], self.chunks[self.mine[-1]][1])
+
+    def blocks(self) -> Iterator[Block]:
+        """Blocks of this rank, in sort order."""
+        first = self.positions.start
+        for index in self.mine:
+            start, stop = self.chunks[index]
+            yield Block(slice(start - first, stop - first), slice(start, stop))
+
+    def with_data(self, data: BandData) -> ParticleStore:
+        """Return the same particles with other Fourier data (smaller band, residuals)."""
+        return replace(self, data=data)
+
+    def restricted(self, chosen: np.ndarray) -> ParticleStore:
+        """Only the particles where the global bool array ``chosen`` (count,) is set; chunks shrink, owners stay."""
+        before = np.concatenate([[0], np.cumsum(chosen)])
+        chunks = [(int(before[start]), int(before[stop])) for start, stop in self.chunks]
+        data = self.data.rows(np.flatnonzero(chosen[self.positions]))
+        return replace(self, count=int(before[-1]), chunks=chunks, data=data)
+
+    def gathered(self, local: np.ndarray) -> np.ndarray:
+        """Join per-particle rows of all ranks in sort order, on every rank."""
+        return self.comm.allgather_rows(local)
+
+    def sum_blocks(
+        self, shape: tuple[int, ...], bound: float, fill: Callable[[Block, np.ndarray], None]
+    ) -> np.ndarray:
+        """Exact sum over all blocks of all ranks of what ``fill`` adds to a zeroed float32 array.
+
+        ``bound`` is an upper limit of the absolute value of any element of the total and the same on every rank.
+        The result is float64 and has the same bits for every number of ranks.
+        """
+        total = ExactSum(shape, bound)
+        scratch = aligned_empty(shape, np.float32)
+        for block in self.blocks():
+            scratch[...] = 0
+            fill(block, scratch)
+            total.add(scratch)
+        total.join(self.comm)
+        return total.total
+
+    def total(self, per_particle: np.ndarray) -> np.ndarray:
+        """Exact sum over all particles of a rank's per-particle rows (n_local, ...), float64."""
+        sums = [np.asarray(per_particle[block.local], np.float64).sum(axis=0) for block in self.blocks()]
+        return exact_total(self.comm, sums, per_particle.shape[1:], len(self.chunks))
+
+    def largest(self, per_particle: np.ndarray) -> float:
+        """Largest absolute value over all particles and ranks."""
+        own = max((float(np.abs(per_particle[block.local]).max(initial=0)) for block in self.blocks()), default=0.0)
+        return float(self.comm.max(own))
+
+
+def exact_total(comm: Communicator, blocks: list[np.ndarray], shape: tuple[int, ...], count: int) -> np.ndarray:
+    """Sum arrays of all ranks so that the bits do not depend on who holds which; ``count`` arrays in all."""
+    own = max((float(np.abs(block).max(initial=0)) for block in blocks), default=0.0)
+    total = ExactSum(shape, float(comm.max(own)) * count + 1e-300)
+    for block in blocks:
+        total.add(block)
+    total.join(comm)
+    return total.total

@@ -1,0 +1,192 @@
+"""Every compiled kernel against its NumPy twin, for every instruction set this machine has.
+
+The twins sum in float64; the compiled kernels read float32 geometry, whose error is about half * 1e-7 of a voxel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_cases import Case, complex_noise, hermitian_volumes, make_case
+
+from hpcsort import kernels
+from hpcsort.kernels import _reference
+
+native = pytest.importorskip("hpcsort.kernels._native", reason="the compiled kernels are not built")
+
+TOLERANCE = 1e-5  # of the largest value
+SIZES = [(0, 5, 1.0), (1, 3, 1.0), (7, 7, 1.5), (3, 13, 2.0), (2, 11, 1.0), (2, 1, 3.0)]
+COUNTS = [1, 4, 5, 8, 9, 17, 24, 33]
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512"], autouse=True)
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    best = native.instruction_set()
+    try:
+        native.use_instruction_set(request.param)
+    except ValueError:
+        pytest.skip(f"this processor has no {request.param}")
+    yield request.param
+    native.use_instruction_set(best)
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float = TOLERANCE) -> None:
+    assert actual.dtype == expected.dtype
+    assert np.isfinite(actual).all()
+    scale = np.abs(expected).max(initial=0)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
+
+
+def run_both(name: str, arguments: tuple[Any, ...], *shapes: tuple[int, ...], dtype: Any = np.float32) -> None:
+    """Call a kernel and its twin with outputs that start as garbage, and compare."""
+    ours = [np.full(shape, np.nan, dtype) for shape in shapes]
+    theirs = [np.full(shape, np.nan, dtype) for shape in shapes]
+    getattr(native, name)(*arguments, *ours)
+    getattr(_reference, name)(*arguments, *theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close(a, b)
+
+
+def add_both(name: str, arguments: tuple[Any, ...], out: Any) -> None:
+    """Call an adding kernel and its twin twice over on the same start, and compare."""
+    ours, theirs = kernels.aligned_empty(out.shape, out.dtype), out.copy()
+    ours[...] = out
+    for _ in range(2):
+        getattr(native, name)(*arguments, ours)
+        getattr(_reference, name)(*arguments, theirs)
+    assert_close(ours, theirs)
+
+
+def maps_for(case: Case, count: int) -> Any:
+    return kernels.interleave(hermitian_volumes(np.random.default_rng(count), count, case.half)[1])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_extract(size: tuple[int, int, float]) -> None:
+    case = make_case(*size)
+    volume = hermitian_volumes(np.random.default_rng(3), 1, case.half)[1][0]
+    shape = case.images.shape
+    run_both("extract_sections", (volume, case.rotations, case.px, case.py, case.pad), shape, dtype=np.complex64)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_interleave(count: int) -> None:
+    volumes = hermitian_volumes(np.random.default_rng(0), count, 3)[1]
+    run_both("interleave", (volumes,), (7, 7, 4, 2, kernels.lane_count(count)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", COUNTS)
+def test_score(size: tuple[int, int, float], count: int) -> None:
+    case = make_case(*size)
+    n = size[0]
+    run_both("score_sections", (maps_for(case, count), count, *case.data), (n, count), (n, count))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [*COUNTS, 64])
+def test_moments(size: tuple[int, int, float], count: int) -> None:
+    case = make_case(*size)
+    n, packed = size[0], count * (count + 1) // 2
+    run_both("section_moments", (maps_for(case, count), count, *case.data), (n, count), (n, packed))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", COUNTS)
+def test_subtract(size: tuple[int, int, float], count: int) -> None:
+    case = make_case(*size)
+    coefficients = np.random.default_rng(8).standard_normal((size[0], count)).astype(np.float32)
+    arguments = (maps_for(case, count), count, coefficients, *case.data)
+    run_both("subtract_sections", arguments, case.images.shape, dtype=np.complex64)
+
+
+def class_labels(n: int) -> Any:
+    return (np.arange(n, dtype=np.int32) % 4 - 1).astype(np.int32)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_leave_one_out(size: tuple[int, int, float]) -> None:
+    case, rng = make_case(*size), np.random.default_rng(4)
+    volumes = hermitian_volumes(rng, 3, case.half)[1]
+    records = kernels.pack_ridge(volumes, rng.uniform(0, 0.6, volumes.shape).astype(np.float32))
+    factors = rng.uniform(0, 3, size[0]).astype(np.float32)
+    run_both("leave_one_out_gains", (records, class_labels(size[0]), factors, *case.data), (size[0],))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_insert(size: tuple[int, int, float]) -> None:
+    # Friedel completion removes the one freedom: a point with |x| of rounding size may go to either mate.
+    case, rng = make_case(*size), np.random.default_rng(4)
+    start = rng.standard_normal((3, 2 * case.half + 1, 2 * case.half + 1, case.half + 1, 4)).astype(np.float32)
+    weights = rng.uniform(0, 2, size[0]).astype(np.float32)
+    arguments = (case.images, case.ctfs, case.rotations, class_labels(size[0]), weights, case.px, case.py, case.pad)
+    add_both("insert_sections", arguments, start)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("moments", "weights"), [(1, 1), (8, 92), (3, 0), (0, 7), (13, 300)])
+def test_backproject(size: tuple[int, int, float], moments: int, weights: int) -> None:
+    case, rng = make_case(*size), np.random.default_rng(4)
+    z = rng.standard_normal((size[0], moments)).astype(np.float32)
+    q = rng.standard_normal((size[0], weights)).astype(np.float32)
+    length = kernels.moment_record_length(moments, weights)
+    start = rng.standard_normal((2 * case.half + 1, 2 * case.half + 1, case.half + 1, length)).astype(np.float32)
+    add_both("backproject_moments", (case.images, case.ctfs, case.rotations, z, q, case.px, case.py, case.pad), start)
+
+
+def test_large_sums_stay_accurate() -> None:
+    # 4,500 pixels of equal sign: float32 running sums would lose three more digits than blocks do.
+    case = make_case(1, 53, 1.0)
+    volumes = np.ones((5, 2 * case.half + 1, 2 * case.half + 1, case.half + 1), np.complex64)
+    case.images[...], case.ctfs[...] = 1 + 0j, 1
+    cross, power = kernels.score_sections(kernels.interleave(volumes), 5, *case.data)
+    np.testing.assert_allclose(cross, case.px.size, rtol=1e-6)
+    np.testing.assert_allclose(power, case.px.size, rtol=1e-6)
+
+
+def test_same_bits_in_any_batch() -> None:
+    case = make_case(7, 9, 1.0)
+    maps = maps_for(case, 5)
+    whole = kernels.score_sections(maps, 5, *case.data)
+    for lo, hi in pairwise([0, 1, 4, 7]):
+        part = Case(case.images[lo:hi], case.ctfs[lo:hi], case.rotations[lo:hi], *case[3:])
+        for a, b in zip(kernels.score_sections(maps, 5, *part.data), whole, strict=True):
+            assert np.array_equal(a, b[lo:hi])
+
+
+def test_data_may_be_noise_of_any_size() -> None:
+    # Unaligned volumes (a window that starts anywhere) give the same bits as aligned ones.
+    case = make_case(2, 6, 1.0)
+    maps = maps_for(case, 5)
+    raw = np.empty(maps.size + 1, np.float32)
+    shifted = raw[1:].reshape(maps.shape)
+    shifted[...] = maps
+    assert shifted.ctypes.data % 64 != maps.ctypes.data % 64
+    for a, b in zip(
+        kernels.score_sections(maps, 5, *case.data), kernels.score_sections(shifted, 5, *case.data), strict=True
+    ):
+        assert np.array_equal(a, b)
+
+
+def test_read_only_inputs_are_accepted() -> None:
+    case = make_case(2, 6, 1.0)
+    maps = maps_for(case, 5)
+    expected = kernels.score_sections(maps, 5, *case.data)
+    for array in (maps, *case[:5]):
+        array.flags.writeable = False
+    for a, b in zip(kernels.score_sections(maps, 5, *case.data), expected, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_subtract_in_place() -> None:
+    case = make_case(3, 6, 1.0)
+    maps, coefficients = maps_for(case, 5), np.ones((3, 5), np.float32)
+    expected = kernels.subtract_sections(maps, 5, coefficients, *case.data)
+    images = complex_noise(np.random.default_rng(0), *case.images.shape)
+    images[...] = case.images
+    kernels.subtract_sections(maps, 5, coefficients, images, *case.data[1:], out=images)
+    assert np.array_equal(images, expected)
