@@ -1,7 +1,7 @@
 """Time of every kernel per Fourier pixel, next to the memory speed of the same minute.
 
-``python benchmarks/kernels.py [--markdown FILE]``: medians of CPU time over interleaved repeats, one thread. Particles are sorted by
-view direction, as the programs deal them. "Aim" is what hand-tuned studies reached with -march=native.
+``python benchmarks/kernels.py [--markdown FILE]``: medians of CPU time over interleaved repeats, one thread. Particles
+are sorted by view direction, as the programs deal them. "Aim" is what hand-tuned studies reached with -march=native.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Particles(NamedTuple):
     half: int
 
     @property
-    def data(self) -> tuple[Any, ...]:
+    def data(self) -> tuple[Any, Any, Any, Any, Any, float]:
+        """Arguments that most kernels end with."""
         return self.images, self.ctfs, self.rotations, self.px, self.py, self.pad
 
 
@@ -95,28 +96,28 @@ def class_kernels(p: Particles, count: int) -> list[Bench]:
     maps = np.ascontiguousarray(volumes(count, p.half))
     mixed, sums = kernels.interleave(maps), zeros(count, *voxels, 4)
     records = kernels.pack_ridge(maps, np.full(maps.shape, 0.01, np.float32))
-    labels = np.random.default_rng(3).integers(0, count, n).astype(np.int32)
+    labels = np.asarray(np.random.default_rng(3).integers(0, count, n), np.int32)
     ones, coefficients = np.ones(n, np.float32), np.ones((n, count), np.float32)
     scores, section = kernels.score_sections(mixed, count, *p.data), np.empty_like(p.images)
     note = f"R = {max(p.px):.0f}, pad {p.pad:g}"
     return [
-        Bench(f"extract_sections, {note}", total, lambda: kernels.extract_sections(maps[0], *p.data[2:], section)),
+        Bench(f"extract_sections, {note}", total, lambda: kernels.extract_sections(maps[0], *p.data[2:], out=section)),
         Bench(
             f"score_sections, {count} maps, {note}",
             total,
-            lambda: kernels.score_sections(mixed, count, *p.data, scores),
+            lambda: kernels.score_sections(mixed, count, *p.data, out=scores),
             7.3,
         ),
         Bench(
             f"insert_sections, {count} classes, {note}",
             total,
-            lambda: kernels.insert_sections(*p.data[:3], labels, ones, *p.data[3:], sums),
+            lambda: kernels.insert_sections(*p.data[:3], labels, ones, *p.data[3:], out=sums),
             5.7,
         ),
         Bench(
             f"subtract_sections, {count} maps, {note}",
             total,
-            lambda: kernels.subtract_sections(mixed, count, coefficients, *p.data, section),
+            lambda: kernels.subtract_sections(mixed, count, coefficients, *p.data, out=section),
         ),
         Bench(
             f"leave_one_out_gains, {count} classes, {note}",
@@ -139,18 +140,18 @@ def subspace_kernels(p: Particles, basis: int, moments: int, weights: int) -> li
         Bench(
             f"section_moments, J = {basis}, {note}",
             total,
-            lambda: kernels.section_moments(mixed, basis, *p.data, out),
+            lambda: kernels.section_moments(mixed, basis, *p.data, out=out),
         ),
         Bench(
             f"backproject_moments, J = {moments}, Q = {weights}, {note}",
             total,
-            lambda: kernels.backproject_moments(*p.data[:3], z, q, *p.data[3:], sums),
+            lambda: kernels.backproject_moments(*p.data[:3], z, q, *p.data[3:], out=sums),
         ),
     ]
 
 
 def measure(benches: list[Bench], repeats: int) -> tuple[list[list[float]], list[float]]:
-    """Return the seconds of each bench and of a plain copy; one repeat runs everything once, so that drift is shared."""
+    """Return the seconds of each bench and of a plain copy; a repeat runs everything once, so that drift is shared."""
     source, target = np.ones(_COPY_BYTES // 8), np.zeros(_COPY_BYTES // 8)
     times: list[list[float]] = [[] for _ in benches]
     copies: list[float] = []

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from hpcsort.errors import InputError
-from hpcsort.io import ParticleTable, read_particles, write_stack
+from hpcsort.images import load_band
+from hpcsort.io import ImageReader, ParticleTable, read_particles, write_stack
+from hpcsort.optics import ctf
 
 _BASE = {
     "rlnImageName": ["3@p.mrcs", "1@p.mrcs", "2@p.mrcs"],
@@ -158,14 +160,43 @@ def test_no_pixel_size_anywhere(folder: Path) -> None:
         _read30(folder, _30, angpix=-1)
 
 
-def test_mixed_pixel_sizes_are_refused_by_group(folder: Path) -> None:
+def test_mixed_pixel_sizes_are_read_and_refused_where_one_is_asked_for(folder: Path) -> None:
     optics = {**_OPTICS, "rlnImagePixelSize": [2.0, 2.1]}
-    with pytest.raises(InputError, match=r"optics group late has 2\.1 A and optics group early has 2 A"):
-        _read31(folder, _31, optics)
+    table = _read31(folder, _31, optics)
+    np.testing.assert_array_equal(table.pixel_sizes_A, [2.1, 2.0, 2.1])
+    np.testing.assert_allclose(table.shifts_px, [[3 / 2.1, -4 / 2.1], [0, 0], [-2 / 2.1, 6 / 2.1]])
+    message = (
+        r"t\.star, column rlnImagePixelSize: optics group late has 2\.1 A and optics group early has 2 A;.*--angpix"
+    )
+    with pytest.raises(InputError, match=message):
+        _ = table.pixel_size_A
     # a group that no particle uses does not matter
     assert _read31(folder, {**_31, "rlnOpticsGroup": [7] * 3}, optics).pixel_size_A == 2.1
-    with pytest.raises(InputError, match=r"row 1 has 2 A and row 3 has 2\.5 A"):
-        _read30(folder, {**_30, "rlnMagnification": [25000, 25000, 20000]})
+    assert table.subset([1]).pixel_size_A == 2.0
+    assert np.isnan(table.subset([]).pixel_size_A)
+    table = _read31(folder, _31, optics, angpix=2.05)
+    assert table.pixel_size_A == 2.05
+    assert table.notes == ("Pixel size 2.05 A as given replaces 2 to 2.1 A of column rlnImagePixelSize.",)
+    np.testing.assert_allclose(table.shifts_px[0], [3 / 2.05, -4 / 2.05])
+    table = _read30(folder, {**_30, "rlnMagnification": [25000, 25000, 20000]})
+    np.testing.assert_allclose(table.pixel_sizes_A, [2, 2, 2.5])
+    with pytest.raises(InputError, match=r"column rlnDetectorPixelSize: row 1 has 2 A and row 3 has 2\.5 A"):
+        _ = table.pixel_size_A
+    with pytest.raises(InputError, match=r"row 2 has 2 A and row 3 has 2\.5 A"):
+        _ = table.subset([1, 2]).pixel_size_A
+
+
+def test_each_pixel_size_gives_its_own_ctf(folder: Path) -> None:
+    table = _read31(folder, _31, {**_OPTICS, "rlnImagePixelSize": [2.0, 3.0]})
+    rows = np.array([1, 2])
+    read = ImageReader(table).read
+    data = load_band(table, rows, np.tile(np.eye(3), (2, 1, 1)), 2, read, particle_radius_px=2)
+    for place, (row, size) in enumerate(((1, 2.0), (2, 3.0))):
+        alone = ctf(
+            data.px, data.py, 7, size, table.defocus_u_A[row], table.defocus_v_A[row], table.defocus_angle_deg[row],
+            table.voltage_kV[row], table.cs_mm[row], table.amplitude_contrast[row],
+        )  # fmt: skip
+        np.testing.assert_array_equal(data.ctfs[place], alone[0])
 
 
 # Columns
@@ -387,5 +418,19 @@ def test_reference_tables_without_their_images(shared_data: Path) -> None:
     assert table.pixel_size_A == pytest.approx(1.338, rel=1e-6)
     with pytest.raises(InputError, match=r"has no column rlnVoltage in its table"):
         read_particles(formats / "sample_incomplete_ctf_params.star")
+    table = read_particles(formats / "relion31.6opticsgroups.star", need_images=False)
+    assert set(table.pixel_sizes_A.tolist()) == {1.24, 1.25}
     with pytest.raises(InputError, match=r"opticsGroup6 has 1\.25 A and optics group \w+ has 1\.24 A"):
-        read_particles(formats / "relion31.6opticsgroups.star", need_images=False)
+        _ = table.pixel_size_A
+    assert read_particles(formats / "relion31.6opticsgroups.star", need_images=False, angpix=1.25).pixel_size_A == 1.25
+
+
+def test_every_reference_table_can_be_read(shared_data: Path) -> None:
+    stars = sorted((shared_data / "formats").glob("*.star"))
+    assert stars
+    for star in stars:
+        # rln_proj_65 states no pixel size anywhere
+        angpix = 5.0 if star.stem == "rln_proj_65" else None
+        table = read_particles(star, need_images=False, need_ctf=False, need_poses=False, angpix=angpix)
+        assert len(table) > 0
+        assert (table.pixel_sizes_A > 0).all()

@@ -1,4 +1,4 @@
-"""Every compiled kernel against its NumPy twin, for every instruction set this machine has.
+"""Every compiled kernel against its NumPy twin, on every instruction set this machine has.
 
 The twins sum in float64; the compiled kernels read float32 geometry, whose error is about half * 1e-7 of a voxel.
 """
@@ -18,20 +18,22 @@ from hpcsort.kernels import _reference
 
 native = pytest.importorskip("hpcsort.kernels._native", reason="the compiled kernels are not built")
 
+ALL_SETS = ["baseline", "avx2", "avx512"]
 TOLERANCE = 1e-5  # of the largest value
 SIZES = [(0, 5, 1.0), (1, 3, 1.0), (7, 7, 1.5), (3, 13, 2.0), (2, 11, 1.0), (2, 1, 3.0)]
 COUNTS = [1, 4, 5, 8, 9, 17, 24, 33]
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"], autouse=True)
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+def instruction_sets() -> Iterator[str]:
+    """Step through the instruction sets of this processor, then go back to the best."""
     best = native.instruction_set()
     try:
-        native.use_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f"this processor has no {request.param}")
-    yield request.param
-    native.use_instruction_set(best)
+        for name in ALL_SETS[: ALL_SETS.index(best) + 1]:
+            native.use_instruction_set(name)
+            assert native.instruction_set() == name
+            yield name
+    finally:
+        native.use_instruction_set(best)
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float = TOLERANCE) -> None:
@@ -43,22 +45,26 @@ def assert_close(actual: Any, expected: Any, tolerance: float = TOLERANCE) -> No
 
 def run_both(name: str, arguments: tuple[Any, ...], *shapes: tuple[int, ...], dtype: Any = np.float32) -> None:
     """Call a kernel and its twin with outputs that start as garbage, and compare."""
-    ours = [np.full(shape, np.nan, dtype) for shape in shapes]
     theirs = [np.full(shape, np.nan, dtype) for shape in shapes]
-    getattr(native, name)(*arguments, *ours)
     getattr(_reference, name)(*arguments, *theirs)
-    for a, b in zip(ours, theirs, strict=True):
-        assert_close(a, b)
+    for _ in instruction_sets():
+        ours = [np.full(shape, np.nan, dtype) for shape in shapes]
+        getattr(native, name)(*arguments, *ours)
+        for a, b in zip(ours, theirs, strict=True):
+            assert_close(a, b)
 
 
-def add_both(name: str, arguments: tuple[Any, ...], out: Any) -> None:
+def add_both(name: str, arguments: tuple[Any, ...], start: Any) -> None:
     """Call an adding kernel and its twin twice over on the same start, and compare."""
-    ours, theirs = kernels.aligned_empty(out.shape, out.dtype), out.copy()
-    ours[...] = out
+    theirs = start.copy()
     for _ in range(2):
-        getattr(native, name)(*arguments, ours)
         getattr(_reference, name)(*arguments, theirs)
-    assert_close(ours, theirs)
+    for _ in instruction_sets():
+        ours = kernels.aligned_empty(start.shape, start.dtype)
+        ours[...] = start
+        for _ in range(2):
+            getattr(native, name)(*arguments, ours)
+        assert_close(ours, theirs)
 
 
 def maps_for(case: Case, count: int) -> Any:
@@ -119,7 +125,6 @@ def test_leave_one_out(size: tuple[int, int, float]) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_insert(size: tuple[int, int, float]) -> None:
-    # Friedel completion removes the one freedom: a point with |x| of rounding size may go to either mate.
     case, rng = make_case(*size), np.random.default_rng(4)
     start = rng.standard_normal((3, 2 * case.half + 1, 2 * case.half + 1, case.half + 1, 4)).astype(np.float32)
     weights = rng.uniform(0, 2, size[0]).astype(np.float32)
@@ -128,7 +133,7 @@ def test_insert(size: tuple[int, int, float]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("moments", "weights"), [(1, 1), (8, 92), (3, 0), (0, 7), (13, 300)])
+@pytest.mark.parametrize(("moments", "weights"), [(1, 1), (8, 92), (3, 0), (0, 7), (13, 150)])
 def test_backproject(size: tuple[int, int, float], moments: int, weights: int) -> None:
     case, rng = make_case(*size), np.random.default_rng(4)
     z = rng.standard_normal((size[0], moments)).astype(np.float32)
@@ -158,8 +163,8 @@ def test_same_bits_in_any_batch() -> None:
             assert np.array_equal(a, b[lo:hi])
 
 
-def test_data_may_be_noise_of_any_size() -> None:
-    # Unaligned volumes (a window that starts anywhere) give the same bits as aligned ones.
+def test_unaligned_volumes_give_the_same_bits() -> None:
+    # A window may start anywhere.
     case = make_case(2, 6, 1.0)
     maps = maps_for(case, 5)
     raw = np.empty(maps.size + 1, np.float32)

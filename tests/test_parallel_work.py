@@ -155,3 +155,15 @@ def test_wrong_use_of_exact_sums_is_refused() -> None:
         ExactSum((2, 3), 1.0).add(np.zeros(3))
     with pytest.raises(TypeError, match="complex64"):
         ExactSum(3, 1.0).add(np.zeros(3, np.complex64))
+
+
+@pytest.mark.parametrize("bound", [64.0, 1e9])
+def test_float32_blocks_are_rounded_in_float64(bound: float) -> None:
+    # One float32 step of the shift is some 2^28 quanta: added in float32, every block would round to nothing.
+    draw = np.random.default_rng(2)
+    blocks = draw.normal(size=(17, 40)).astype(np.float32)
+    total = ExactSum(40, bound)
+    for block in blocks:
+        total.add(block)
+    for element in range(40):
+        assert abs(total.total[element] - math.fsum(blocks[:, element].tolist())) <= 17 * total.quantum / 2

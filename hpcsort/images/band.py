@@ -171,7 +171,7 @@ def _ctfs(table: ParticleTable, rows: np.ndarray, px: np.ndarray, py: np.ndarray
         px,
         py,
         table.box_px,
-        table.pixel_size_A,
+        table.pixel_sizes_A[rows],
         table.defocus_u_A[rows],
         table.defocus_v_A[rows],
         table.defocus_angle_deg[rows],

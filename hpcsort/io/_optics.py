@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ import pandas as pd
 
 from hpcsort.errors import InputError
 from hpcsort.io._columns import Columns
+
+if TYPE_CHECKING:
+    from hpcsort.io.particles import ParticleTable
 
 _PIXEL_TOLERANCE = 1e-4
 _TILTS = ("rlnBeamTiltX", "rlnBeamTiltY")
@@ -77,10 +81,10 @@ def refuse_unsupported(columns: Columns, groups: OpticsGroups) -> None:
         columns.refuse(name, columns.numbers(name, normal, "") != normal, rule)
 
 
-def find_pixel_size(
-    columns: Columns, groups: OpticsGroups, angpix: float | None, header_A: float
-) -> tuple[float, tuple[str, ...]]:
-    """Pixel size in Angstrom of all images, and notes.
+def find_pixel_sizes(
+    columns: Columns, angpix: float | None, header_A: float
+) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
+    """Pixel size in Angstrom of each image (N,), and notes.
 
     In this order: `angpix`; rlnImagePixelSize; rlnDetectorPixelSize (um) x 10^4 / rlnMagnification;
     rlnDetectorPixelSize alone, then in Angstrom; `header_A`, the voxel size of the first stack (0 if unknown).
@@ -88,32 +92,49 @@ def find_pixel_size(
     Raises
     ------
     InputError
-        If there is none, or the particles in use have different ones.
+        If there is none.
     """
     name, sizes = _stated_pixel_sizes(columns)
+    same = np.full(len(columns.frame), header_A if angpix is None else angpix, dtype=np.float64)
     if angpix is not None:
         if sizes is not None and np.any(np.abs(sizes - angpix) > 1e-3 * angpix):
-            return float(angpix), (f"Pixel size {angpix:g} A as given replaces {sizes[0]:.6g} A of column {name}.",)
-        return float(angpix), ()
+            low, high = f"{sizes.min():.6g}", f"{sizes.max():.6g}"
+            stated = low if low == high else f"{low} to {high}"
+            return same, (f"Pixel size {angpix:g} A as given replaces {stated} A of column {name}.",)
+        return same, ()
     if sizes is None:
         if header_A > 0:
-            return header_A, (
-                f"Pixel size {header_A:.6g} A is taken from the header of the stack; the table has none.",
-            )
+            return same, (f"Pixel size {header_A:.6g} A is taken from the header of the stack; the table has none.",)
         raise InputError(
             f"{columns.source} has no pixel size (rlnImagePixelSize, or rlnDetectorPixelSize with rlnMagnification),"
             " nor has the header of its stack; give it with --angpix"
         )
     columns.refuse(name, sizes <= 0, "a pixel size in Angstrom is positive")
+    return sizes, ()
+
+
+def one_pixel_size(table: ParticleTable) -> float:
+    """Return the pixel size of all particles, NaN for no particles.
+
+    Raises
+    ------
+    InputError
+        If the particles have different ones; names two optics groups, or rows where there is no optics table.
+    """
+    sizes = table.pixel_sizes_A
+    if not sizes.size:
+        return float("nan")
     other = np.flatnonzero(np.abs(sizes - sizes[0]) > _PIXEL_TOLERANCE * sizes[0])
     if other.size:
         row = int(other[0])
-        first, second = (_whose(columns, groups, place) for place in (0, row))
+        columns = Columns(table.source, table.frame, table.optics, table.optics_group)
+        name = next(name for name in ("rlnImagePixelSize", "rlnDetectorPixelSize") if columns.has(name))
+        first, second = (_whose(table, place) for place in (0, row))
         raise InputError(
-            f"{columns.source}, column {name}: {first} has {sizes[0]:.6g} A and {second} has {sizes[row]:.6g} A;"
-            " rescale the images to one pixel size or sort the groups apart"
+            f"{table.source}, column {name}: {first} has {sizes[0]:.6g} A and {second} has {sizes[row]:.6g} A;"
+            " rescale the images to one pixel size, sort the groups apart, or take all as of one size with --angpix"
         )
-    return float(sizes[0]), ()
+    return float(sizes[0])
 
 
 def _stated_pixel_sizes(columns: Columns) -> tuple[str, npt.NDArray[np.float64] | None]:
@@ -130,9 +151,10 @@ def _stated_pixel_sizes(columns: Columns) -> tuple[str, npt.NDArray[np.float64] 
     return name, sizes
 
 
-def _whose(columns: Columns, groups: OpticsGroups, row: int) -> str:
-    name = groups.names[groups.group[row]]
-    return f"optics group {name}" if columns.optics is not None else f"row {row + 1}"
+def _whose(table: ParticleTable, row: int) -> str:
+    if table.optics is None:
+        return f"row {table.source_row[row] + 1}"
+    return f"optics group {table.optics_group_names[table.optics_group[row]]}"
 
 
 def aberration_notes(columns: Columns, groups: OpticsGroups) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from hpcsort.errors import InputError
 from hpcsort.io._columns import Columns
-from hpcsort.io._optics import OpticsGroups, aberration_notes, find_pixel_size, refuse_unsupported
+from hpcsort.io._optics import OpticsGroups, aberration_notes, find_pixel_sizes, one_pixel_size, refuse_unsupported
 from hpcsort.io.stacks import StackList, find_stacks
 from hpcsort.io.star import Block, read_tables
 
@@ -44,15 +44,16 @@ class ParticleTable:
     angles_deg : numpy.ndarray
         (N, 3) float64: rot, tilt, psi in RELION's convention. NaN where poses were not needed and are absent.
     shifts_px : numpy.ndarray
-        (N, 2) float64: shift of the content along x, y that centres it (RELION's origins), in pixels of the image.
+        (N, 2) float64: shift of the content along x, y that centres it (RELION's origins), in pixels of the image,
+        whose size is each particle's own.
     defocus_u_A, defocus_v_A, defocus_angle_deg, phase_shift_deg : numpy.ndarray
         (N,) float64. As the following three, NaN where the CTF was not needed and is absent.
     voltage_kV, cs_mm, amplitude_contrast : numpy.ndarray
         (N,) float64.
     bfactor_A2, ctf_scale : numpy.ndarray
         (N,) float64; 0 and 1 where absent.
-    pixel_size_A : float
-        Of all images.
+    pixel_sizes_A : numpy.ndarray
+        (N,) float64: pixel size of each image; optics groups may differ.
     box_px : int or None
         Size of the square images; None when no stack could be opened and the table does not tell.
     optics_group : numpy.ndarray
@@ -98,7 +99,7 @@ class ParticleTable:
     amplitude_contrast: Floats
     bfactor_A2: Floats
     ctf_scale: Floats
-    pixel_size_A: float
+    pixel_sizes_A: Floats
     box_px: int | None
     optics_group: Ints
     optics_group_names: tuple[str, ...]
@@ -119,6 +120,11 @@ class ParticleTable:
 
     def __len__(self) -> int:
         return len(self.stack_index)
+
+    @property
+    def pixel_size_A(self) -> float:
+        """Pixel size of all images (NaN for no particles); InputError where optics groups differ."""
+        return one_pixel_size(self)
 
     def subset(self, rows: npt.ArrayLike) -> ParticleTable:
         """Take particles by (M,) indices (any order, repeats allowed) or an (N,) boolean mask."""
@@ -190,12 +196,12 @@ def read_particles(
     poses = [columns.numbers(name, None, "poses are needed", need_poses) for name in _POSES]
 
     stacks = find_stacks(frame["rlnImageName"], source, Path(datadir) if datadir is not None else None, need_images)
-    pixel_size_A, notes = find_pixel_size(columns, groups, angpix, stacks.pixel_size_A)
+    pixel_sizes_A, notes = find_pixel_sizes(columns, angpix, stacks.pixel_size_A)
     return ParticleTable(
         angles_deg=np.stack(poses, axis=1),
-        shifts_px=_shifts(columns, pixel_size_A, need_poses),
+        shifts_px=_shifts(columns, pixel_sizes_A, need_poses),
         **ctf,
-        pixel_size_A=pixel_size_A,
+        pixel_sizes_A=pixel_sizes_A,
         box_px=_box(columns, groups, stacks.box_px, need_images),
         optics_group=groups.group,
         optics_group_names=groups.names,
@@ -250,12 +256,12 @@ def _repeat_note(stacks: StackList) -> tuple[str, ...]:
     return (f"Rows that name the image of an earlier row: {repeats}.",) if repeats else ()
 
 
-def _shifts(columns: Columns, pixel_size_A: float, needed: bool) -> Floats:
+def _shifts(columns: Columns, pixel_sizes_A: Floats, needed: bool) -> Floats:
     axes = []
     for axis in "XY":
         in_A = columns.numbers(f"rlnOrigin{axis}Angst", 0.0, "poses are needed", needed)
         in_px = columns.numbers(f"rlnOrigin{axis}", 0.0, "poses are needed", needed)
-        axes.append(in_A / pixel_size_A if columns.has(f"rlnOrigin{axis}Angst") else in_px)
+        axes.append(in_A / pixel_sizes_A if columns.has(f"rlnOrigin{axis}Angst") else in_px)
     return np.stack(axes, axis=1)
 
 

@@ -2,10 +2,10 @@
 
 Volumes are half Fourier volumes cropped to the band: shape (2h+1, 2h+1, h+1) as [z, y, x] with h = `half_width`;
 frequency (x, y, z), x >= 0, in voxels of the padded transform, is at index [z + h, y + h, x]. The pixel at integer
-frequency (px, py) of a view A lies at ``pad * (A[0] * px + A[1] * py)``; a point with x < 0 is read, or written, through
-its Friedel mate. Interpolation is trilinear. Every kernel exists in C++ and as a NumPy twin (``_reference``), the
-specification. One rank is one thread; the GIL is released; sums run in a fixed order, so that a build gives the same bits
-on every processor of one instruction set.
+frequency (px, py) of a view A lies at ``pad * (A[0] * px + A[1] * py)``; a point with x < 0 is read, or written,
+through its Friedel mate. Interpolation is trilinear. Every kernel exists in C++ and as a NumPy twin (``_reference``),
+the specification. One rank is one thread; the GIL is released; sums run in a fixed order, so that a build gives the
+same bits on every processor of one instruction set.
 """
 
 from hpcsort.kernels._backend import backend, instruction_set

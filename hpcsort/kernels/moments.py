@@ -99,6 +99,11 @@ def backproject_moments(
         (`aligned_empty`). A record is [re * J | im * J | Q weights | padding]; each of the eight corners gets
         ``t * (c Re(y) z, c Im(y) z, c^2 q, 0)``. Finish with `complete_friedel_records`.
 
+    Notes
+    -----
+    Particles are added in groups of two, counted from the first: the sums of a batch are the same bits every time, but
+    a batch cut elsewhere rounds differently. Order particles by view direction: neighbours then share voxels.
+
     Raises
     ------
     ValueError

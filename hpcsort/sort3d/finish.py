@@ -8,10 +8,9 @@ would prefer whatever it already is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from scipy.special import softmax
 
 from hpcsort.kernels import (
@@ -25,7 +24,7 @@ from hpcsort.kernels import (
 )
 from hpcsort.sort3d.statistics import reduced_moments
 from hpcsort.sort3d.store import Block, ParticleStore
-from hpcsort.sort3d.subspace import NUISANCES, Subspace, moments, unpack_lower
+from hpcsort.sort3d.subspace import NUISANCES, Subspace, local_weight, moments, unpack_lower
 from hpcsort.volumes import BandGrid
 
 __all__ = ["ClassMaps", "class_scores", "estimate_classes", "leverage_ratio", "maps_from_centres"]
@@ -43,7 +42,8 @@ class ClassMaps:
     ridge : float32 (K, Fourier volume), 1 / (weight + prior).
     leverage : float64, factor of the ridge for the local weight and the interpolation (`leverage_ratio`).
     prior : float64 (shells,), spectral variance of the differences.
-    focus : float32 (size, size, size), local weight.
+    mask : float32 (size, size, size), where differences are allowed.
+    focus : float32 (size, size, size), local weight of the last estimate.
     """
 
     grid: BandGrid
@@ -52,20 +52,20 @@ class ClassMaps:
     ridge: np.ndarray
     leverage: float
     prior: np.ndarray
+    mask: np.ndarray
     focus: np.ndarray
 
 
-def maps_from_centres(subspace: Subspace, centres: np.ndarray) -> ClassMaps:
+def maps_from_centres(subspace: Subspace, centres: np.ndarray, prior: np.ndarray, mask: np.ndarray) -> ClassMaps:
     """Difference maps of points (K, J) of a subspace; they hold nobody's contribution, so no leverage."""
     volumes = np.tensordot(centres, subspace.free, axes=1).astype(np.complex64)
-    grid = subspace.grid
     ridge = np.zeros(volumes.shape, np.float32)
-    return ClassMaps(grid, subspace.fixed, volumes, ridge, 0.0, np.ones(grid.radius + 2), subspace.focus)
+    return ClassMaps(subspace.grid, subspace.fixed, volumes, ridge, 0.0, prior, mask, subspace.focus)
 
 
 def class_scores(
     store: ParticleStore, maps: ClassMaps, shares: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log-likelihood ratios of this rank's particles for every class, nuisances integrated out.
 
     Parameters
@@ -75,26 +75,28 @@ def class_scores(
 
     Returns
     -------
-    scores : float64 (n_local, K).
+    linear, power : float64 (n_local, K); the score of a class whose map is scaled by a is a linear - a^2 power / 2.
     nuisance : float64 (n_local, K, 7), posterior means of the nuisances for every class.
     """
     classes = len(maps.volumes)
     total = NUISANCES + classes
     volumes = interleave(np.concatenate([maps.fixed, maps.volumes]))
     scores = np.empty((len(store.data), classes))
+    power = np.empty((len(store.data), classes))
     nuisance = np.empty((len(store.data), classes, NUISANCES))
     packed = pack_ridge(maps.volumes, maps.ridge) if shares is not None else None
     for block in store.blocks():
         linear, gram = moments(store, volumes, total, maps.grid.pad, block.local)
         full = unpack_lower(gram, total)
         reduced, precision = reduced_moments(linear, full, NUISANCES)
-        scores[block.local] = reduced - 0.5 * np.einsum("nkk->nk", precision)
+        scores[block.local] = reduced
+        power[block.local] = np.einsum("nkk->nk", precision)
         nuisance[block.local] = _nuisance_means(linear, full)
         if shares is not None and packed is not None:
             scores[block.local] += _own_correction(
                 store, maps, packed, shares[block.local], nuisance[block.local], block
             )
-    return scores, nuisance
+    return scores, power, nuisance
 
 
 def _nuisance_means(linear: np.ndarray, gram: np.ndarray) -> np.ndarray:
@@ -170,25 +172,15 @@ def estimate_classes(store: ParticleStore, maps: ClassMaps, shares: np.ndarray, 
 
 
 def _shrink(maps: ClassMaps, numerator: np.ndarray, weight: np.ndarray) -> ClassMaps:
-    """Ridge by the pooled spectral power of the differences, then local weights by their variance across classes."""
+    """Ridge by the prior variance of differences, then local weights by their variance across classes."""
     grid = maps.grid
-    classes = len(numerator)
-    denominator = weight + 1.0 / grid.shell_fill(maps.prior)
-    ridge = np.where(grid.support, 1.0 / denominator, 0.0)
-    volumes = numerator * ridge
-    # The share-weighted mean of the differences is the consensus's own error; classes are about what is left.
-    prior = np.maximum(grid.shell_mean(np.abs(volumes) ** 2 + ridge).mean(axis=0), 1e-12)
-    real = grid.to_real(volumes.astype(np.complex64), corrected=False)
-    noise = float((ridge**2 * weight * grid.multiplicity).sum()) * grid.size**2 / float(grid.size * grid.pad) ** 6
-    smoothed = gaussian_filter((real**2).sum(axis=0), grid.size / 32.0)
-    inside = maps.focus > 0
-    focus = np.where(inside, np.maximum(smoothed - 1.2 * noise, 0.0) / np.maximum(smoothed, 1e-30), 0.0)
-    focus = focus.astype(np.float32)
-    masked = grid.to_fourier(real * focus, corrected=False)
-    return ClassMaps(
-        grid, maps.fixed, masked.reshape(classes, *grid.fourier_shape), ridge.astype(np.float32),
-        leverage_ratio(grid, focus), prior, maps.focus,
-    )  # fmt: skip
+    ridge = np.where(grid.support, 1.0 / (weight + 1.0 / grid.shell_fill(maps.prior)), 0.0)
+    real = grid.to_real((numerator * ridge).astype(np.complex64), corrected=False)
+    focus = maps.mask * local_weight(grid, real, maps.mask)
+    volumes = grid.to_fourier(real * focus, corrected=False)
+    return replace(
+        maps, volumes=volumes, ridge=ridge.astype(np.float32), leverage=leverage_ratio(grid, focus), focus=focus
+    )
 
 
 def leverage_ratio(grid: BandGrid, focus: np.ndarray) -> float:

@@ -22,10 +22,15 @@ from hpcsort.parallel import stream
 from hpcsort.sort3d.store import Block, ParticleStore
 from hpcsort.volumes import BandGrid
 
-__all__ = ["NUISANCES", "Subspace", "learn_subspace", "moments", "nuisance_maps", "unpack_lower"]
+__all__ = ["NUISANCES", "Subspace", "learn_subspace", "local_weight", "moments", "nuisance_maps", "unpack_lower"]
 
 NUISANCES = 7
 """Contrast, three shifts, three rotations."""
+
+_SMOOTHING = 1 / 32
+"""Width (standard deviation) of the smoothing of local variances in units of the box edge."""
+_NOISE_QUANTILE = 0.4
+_NOISE_FACTOR = 1.2
 
 
 @dataclass(frozen=True)
@@ -94,37 +99,40 @@ def learn_subspace(
     store: ParticleStore,
     start: Subspace,
     components: int,
+    prior: np.ndarray,
     *,
     seed: int,
     run: str,
-    iterations: int = 14,
-    local_iterations: int = 7,
-    mask: np.ndarray,
+    iterations: int = 10,
+    local_iterations: int = 5,
 ) -> Subspace:
     """Learn ``components`` maps from the residuals in ``store``. Collective; every rank gets the same subspace.
 
     Parameters
     ----------
     store : particles of this run; ``data`` holds whitened residuals.
-    start : gives grid and nuisance maps; its learned maps are ignored.
+    start : gives grid, nuisance maps and the mask in which differences are allowed (``focus``).
     components : number J of maps.
+    prior : float64 (shells,), prior variance of a map's Fourier voxel in each shell.
     seed, run : key of the random start, independent of the ranks.
-    iterations, local_iterations : EM iterations in all, and the last ones in which the local weights act.
-    mask : float32 (size, size, size), where differences are allowed.
+    iterations, local_iterations : EM iterations in all, and the last ones in which the local weights act. Few are
+        better than many: the maximum of the likelihood overfits the run's own particles (benchmarks/accuracy.md).
     """
     grid = start.grid
-    grid_shape = grid.fourier_shape
-    current = replace(start, free=np.zeros((0, *grid_shape), np.complex64))
+    current = replace(start, free=np.zeros((0, *grid.fourier_shape), np.complex64))
     latent, covariance = _posteriors(store, current)
     # Drawn for all particles on every rank: the start must not depend on who owns which particle.
     draw = stream(seed, run, "latents").standard_normal((store.count, components))[store.positions]
     latent = np.concatenate([latent, draw], axis=1)
     covariance = np.pad(covariance, ((0, 0), (0, components), (0, components)))
-    prior = np.ones((components, grid.radius + 2))
     for iteration in range(iterations):
         numerator, weight = _backproject(store, grid, latent, covariance, components)
         local = iteration >= iterations - local_iterations
-        current, prior = _maximise(store, current, numerator, weight, prior, mask, local)
+        result = None
+        if store.comm.is_root:
+            result = _solve_maps(current, numerator, weight, prior, start.focus, local)
+        free, focus = store.comm.bcast(result)
+        current = replace(current, free=free, focus=focus)
         latent, covariance = _posteriors(store, current)
         current, latent, covariance = _standardise(store, current, latent, covariance)
     return current
@@ -183,26 +191,10 @@ def _pairs(components: int) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _maximise(
-    store: ParticleStore,
-    current: Subspace,
-    numerator: np.ndarray,
-    weight: np.ndarray,
-    prior: np.ndarray,
-    mask: np.ndarray,
-    local: bool,
-) -> tuple[Subspace, np.ndarray]:
-    """Solve for the maps on the master, share them; returns the new subspace and spectral priors."""
-    result = None
-    if store.comm.is_root:
-        result = _solve_maps(current, numerator, weight, prior, mask, local)
-    free, focus, prior = store.comm.bcast(result)
-    return replace(current, free=free, focus=focus), prior
-
-
 def _solve_maps(
     current: Subspace, numerator: np.ndarray, weight: np.ndarray, prior: np.ndarray, mask: np.ndarray, local: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
+    """Solve the J x J system of every voxel, then weight the maps locally; returns maps and local weight."""
     grid = current.grid
     components = len(numerator)
     inside = grid.support
@@ -211,34 +203,28 @@ def _solve_maps(
     system = unpack_lower(packed[:, :pairs], components)
     cross = packed[:, pairs:].reshape(-1, components, NUISANCES)
     right = numerator[:, inside].T - np.einsum("bjn,nb->bj", cross, current.fixed[:, inside])
-    shells = np.minimum(grid.shell[inside], prior.shape[1] - 1)
-    regular = system.copy()
-    regular[:, np.arange(components), np.arange(components)] += 1.0 / prior.T[shells]
-    inverse = np.linalg.inv(regular)
-    solution = np.einsum("bij,bj->bi", inverse, right)
+    system[:, np.arange(components), np.arange(components)] += 1.0 / grid.shell_fill(prior)[inside][:, None]
     free = np.zeros((components, *grid.fourier_shape), np.complex64)
-    free[:, inside] = solution.T
-    variance = np.zeros((components, *grid.fourier_shape))
-    variance[:, inside] = np.einsum("bii->bi", inverse).T
-    # Empirical Bayes: the expected power of each map in each shell is the next iteration's prior variance.
-    new_prior = np.maximum(grid.shell_mean(np.abs(free) ** 2 + variance), 1e-12)
+    free[:, inside] = np.linalg.solve(system, right[..., None])[..., 0].T
     real = grid.to_real(free, corrected=False)
-    focus = mask
-    if local:
-        noise = np.zeros((components, *grid.fourier_shape))
-        noise[:, inside] = np.einsum("bij,bjk,bki->bi", inverse, system, inverse).real.T
-        focus = mask * _local_weight(grid, real, noise)
-    free = grid.to_fourier(real * focus, corrected=False)
-    return free, np.asarray(focus, np.float32), new_prior
+    focus = np.asarray(mask * local_weight(grid, real, mask) if local else mask, np.float32)
+    return grid.to_fourier(real * focus, corrected=False), focus
 
 
-def _local_weight(grid: BandGrid, real: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Share of the maps' smoothed local variance that is not noise, 0 to 1 (an automatic focus mask)."""
-    # Variance of one real-space voxel: sum of the Fourier variances over the full volume (Parseval).
-    level = float((noise * grid.multiplicity).sum()) * grid.size**2 / float(grid.size * grid.pad) ** 6
-    sigma = grid.size / 32.0
-    smoothed = gaussian_filter((real**2).sum(axis=0), sigma)
-    return np.maximum(smoothed - 1.2 * level, 0.0) / np.maximum(smoothed, 1e-30)
+def local_weight(grid: BandGrid, maps: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Share of the maps' smoothed local variance that exceeds the noise, 0 to 1: an automatic focus mask.
+
+    Structural differences fill a small part of the box, so the lower quartiles of the local variance inside the mask
+    are noise. (The variance that the weights predict does not serve: EM shrinks the maps' noise below it.)
+
+    Parameters
+    ----------
+    maps : float32 (J, size, size, size), differences.
+    mask : float32 (size, size, size); the noise is measured where it is above one half.
+    """
+    smoothed = gaussian_filter((maps.astype(np.float64) ** 2).sum(axis=0), _SMOOTHING * grid.size)
+    noise = _NOISE_FACTOR * np.quantile(smoothed[mask > 0.5], _NOISE_QUANTILE)
+    return np.asarray(np.maximum(smoothed - noise, 0.0) / np.maximum(smoothed, 1e-30), np.float32)
 
 
 def _standardise(

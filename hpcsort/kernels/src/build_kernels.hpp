@@ -1,6 +1,8 @@
 // Defines the table of kernels NAME of this compilation's instruction set.
 #pragma once
 
+#include "moment_kernels.hpp"
+#include "read_kernels.hpp"
 #include "write_kernels.hpp"
 
 #define HPCSORT_DEFINE_KERNELS(TABLE, NAME) \

@@ -12,7 +12,7 @@ namespace {
 
 using hpcsort::Particles;
 
-constexpr int BLOCK = 64;
+using hpcsort::BLOCK;
 constexpr int AHEAD = 12;  // pixels between a prefetch and its use
 
 struct Grid {
@@ -33,16 +33,6 @@ struct Block {
     HPCSORT_INLINE void locate(const Particles &s, std::int64_t particle, std::int64_t first, const Grid &grid) {
         const std::int64_t left = s.pixels - first;
         count = left < BLOCK ? static_cast<int>(left) : BLOCK;
-        // A constant length spares full blocks the prologues and remainders of vector loops.
-        if (count == BLOCK) {
-            locate_pixels(s, particle, first, grid, BLOCK);
-        } else {
-            locate_pixels(s, particle, first, grid, count);
-        }
-    }
-
-    HPCSORT_INLINE void locate_pixels(const Particles &s, std::int64_t particle, std::int64_t first, const Grid &grid,
-                                      int length) {
         const float *a = s.rotations + 9 * particle;
         const float ax = s.pad * a[0], ay = s.pad * a[1], az = s.pad * a[2];
         const float bx = s.pad * a[3], by = s.pad * a[4], bz = s.pad * a[5];
@@ -50,7 +40,7 @@ struct Block {
         const float shift = static_cast<float>(grid.half);
         const std::int32_t row = grid.row, slab = grid.slab;
 #pragma omp simd
-        for (int j = 0; j < length; ++j) {
+        for (int j = 0; j < BLOCK; ++j) {
             const float x = ax * px[j] + bx * py[j];
             const float y = ay * px[j] + by * py[j];
             const float z = az * px[j] + bz * py[j];
@@ -78,6 +68,7 @@ struct Block {
         const float *c = s.ctfs + particle * s.pixels + first;
         for (int j = 0; j < 2 * BLOCK; j += 16) __builtin_prefetch(image + 2 * BLOCK + j);
         for (int j = 0; j < BLOCK; j += 16) __builtin_prefetch(c + BLOCK + j);
+        // A constant length spares full blocks the prologues and remainders of vector loops.
         if (count == BLOCK) {
             read_pixels<SCALE>(image, c, BLOCK);
         } else {
@@ -108,8 +99,15 @@ struct Block {
 // Addresses of voxels with `stride` floats each.
 struct Voxels {
     std::size_t stride, row, slab;
+    bool far;  // too large for the second-level cache; for smaller volumes prefetching only costs
     HPCSORT_INLINE Voxels(const Grid &grid, std::size_t floats)
-        : stride(floats), row(floats * grid.row), slab(floats * static_cast<std::size_t>(grid.slab)) {}
+        : stride(floats),
+          row(floats * grid.row),
+          slab(floats * static_cast<std::size_t>(grid.slab)),
+          far(slab * (2 * grid.half + 1) * sizeof(float) > (std::size_t(1) << 20)) {}
+
+    // First pixel of a block of `count` for which nothing is prefetched any more.
+    HPCSORT_INLINE int prefetch_end(int count) const { return far ? count - AHEAD : 0; }
 
     // Bring the rows of a pixel's corners towards the core: `floats` from each of the two voxels of a row.
     template <int WRITE>
@@ -121,6 +119,10 @@ struct Voxels {
                 __builtin_prefetch(p + r + f + stride, WRITE, 3);
             }
         }
+    }
+
+    HPCSORT_INLINE void prefetch_start(const Block &b, const float *p, int floats) const {
+        for (int j = 0; far && j < b.count && j < AHEAD; ++j) prefetch<0>(p + stride * b.corner[j], floats);
     }
 
     // Trilinear value of F floats per voxel at pixel j of a block.

@@ -5,11 +5,13 @@
 
 namespace hpcsort {
 
+constexpr int BLOCK = 64;  // pixels whose geometry is worked out together
+
 // Particles and where their pixels lie. Complex numbers are pairs of floats.
 struct Particles {
     std::int64_t n, pixels;
     const float *rotations;  // (n, 3, 3)
-    const float *px, *py;    // (pixels)
+    const float *px, *py;    // (pixels rounded up to full blocks)
     float pad;
     const float *images;  // (n, pixels) complex; null where only geometry matters
     const float *ctfs;    // (n, pixels); null likewise
@@ -31,7 +33,7 @@ struct Kernels {
                           const float *factors, float *gains);
     void (*insert)(const Particles &, const std::int32_t *labels, const float *weights, std::int64_t half, float *out);
     void (*backproject)(const Particles &, const float *z, std::int64_t moments, const float *q, std::int64_t weights,
-                        std::int64_t half, std::int64_t record, float *out);
+                        std::int64_t half, std::int64_t length, float *out);
 };
 
 extern const Kernels kernels_baseline;

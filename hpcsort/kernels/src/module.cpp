@@ -2,7 +2,10 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
 #include <complex>
+#include <string>
+#include <vector>
 
 #include "kernels.hpp"
 
@@ -35,7 +38,7 @@ const Kernels *chosen = &choose();
 
 // The processor's best set is chosen at import; tests and benchmarks may step down to a lesser one.
 void use_instruction_set(const std::string &name) {
-    const Kernels &best = choose();
+    [[maybe_unused]] const Kernels &best = choose();
     const Kernels *wanted = nullptr;
     if (name == "baseline") wanted = &kernels_baseline;
 #ifdef HPCSORT_X86
@@ -51,24 +54,40 @@ float *floats(const Out<std::complex<float>> &a) { return reinterpret_cast<float
 
 std::int64_t length(std::size_t n) { return static_cast<std::int64_t>(n); }
 
-Particles particles(const Complex *images, const Real *ctfs, const Real &rotations, const Real &px, const Real &py,
-                    float pad) {
-    return {length(rotations.shape(0)), length(px.shape(0)),           rotations.data(),
-            px.data(),                  py.data(),                     pad,
-            images ? floats(*images) : nullptr, ctfs ? ctfs->data() : nullptr};
+// Frequencies, filled up with zeros to full blocks.
+std::vector<float> padded(const Real &frequencies) {
+    std::vector<float> all((frequencies.shape(0) + BLOCK - 1) / BLOCK * BLOCK);
+    std::copy(frequencies.data(), frequencies.data() + frequencies.shape(0), all.begin());
+    return all;
 }
+
+struct Batch {
+    std::vector<float> px, py;
+    Particles particles;
+    Batch(const Complex *images, const Real *ctfs, const Real &rotations, const Real &x, const Real &y, float pad)
+        : px(padded(x)), py(padded(y)), particles{length(rotations.shape(0)),
+                                                  length(x.shape(0)),
+                                                  rotations.data(),
+                                                  px.data(),
+                                                  py.data(),
+                                                  pad,
+                                                  images ? floats(*images) : nullptr,
+                                                  ctfs ? ctfs->data() : nullptr} {}
+    Batch(const Batch &) = delete;
+    Batch &operator=(const Batch &) = delete;
+};
 
 Interleaved maps(const Real &interleaved, std::int64_t count) {
     return {interleaved.data(), length(interleaved.shape(2)) - 1, length(interleaved.shape(4)), count};
 }
 
 void extract_sections(Complex volume, Real rotations, Real px, Real py, float pad, Out<std::complex<float>> out) {
-    const Particles s = particles(nullptr, nullptr, rotations, px, py, pad);
+    const Batch s(nullptr, nullptr, rotations, px, py, pad);
     const float *data = floats(volume);
     const std::int64_t half = length(volume.shape(2)) - 1;
     float *target = floats(out);
     nb::gil_scoped_release release;
-    chosen->extract(s, data, half, target);
+    chosen->extract(s.particles, data, half, target);
 }
 
 void interleave(Complex volumes, Out<float> out) {
@@ -89,30 +108,30 @@ void interleave(Complex volumes, Out<float> out) {
 
 void score_sections(Real interleaved, std::int64_t count, Complex images, Real ctfs, Real rotations, Real px, Real py,
                     float pad, Out<float> cross, Out<float> power) {
-    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const Batch s(&images, &ctfs, rotations, px, py, pad);
     const Interleaved m = maps(interleaved, count);
     float *first = cross.data(), *second = power.data();
     nb::gil_scoped_release release;
-    chosen->score(s, m, first, second);
+    chosen->score(s.particles, m, first, second);
 }
 
 void section_moments(Real interleaved, std::int64_t count, Complex images, Real ctfs, Real rotations, Real px, Real py,
                      float pad, Out<float> linear, Out<float> gram) {
-    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const Batch s(&images, &ctfs, rotations, px, py, pad);
     const Interleaved m = maps(interleaved, count);
     float *first = linear.data(), *second = gram.data();
     nb::gil_scoped_release release;
-    chosen->moments(s, m, first, second);
+    chosen->moments(s.particles, m, first, second);
 }
 
 void subtract_sections(Real interleaved, std::int64_t count, Real coefficients, Complex images, Real ctfs,
                        Real rotations, Real px, Real py, float pad, Out<std::complex<float>> out) {
-    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const Batch s(&images, &ctfs, rotations, px, py, pad);
     const Interleaved m = maps(interleaved, count);
     const float *factors = coefficients.data();
     float *target = floats(out);
     nb::gil_scoped_release release;
-    chosen->subtract(s, m, factors, target);
+    chosen->subtract(s.particles, m, factors, target);
 }
 
 void pack_ridge(Complex volumes, Real ridge, Out<float> out) {
@@ -131,35 +150,35 @@ void pack_ridge(Complex volumes, Real ridge, Out<float> out) {
 
 void leave_one_out_gains(Real records, In<std::int32_t> labels, Real factors, Complex images, Real ctfs, Real rotations,
                          Real px, Real py, float pad, Out<float> out) {
-    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const Batch s(&images, &ctfs, rotations, px, py, pad);
     const float *data = records.data(), *scale = factors.data();
     const std::int32_t *classes = labels.data();
     const std::int64_t half = length(records.shape(3)) - 1;
     float *target = out.data();
     nb::gil_scoped_release release;
-    chosen->leave_one_out(s, data, half, classes, scale, target);
+    chosen->leave_one_out(s.particles, data, half, classes, scale, target);
 }
 
 void insert_sections(Complex images, Real ctfs, Real rotations, In<std::int32_t> labels, Real weights, Real px, Real py,
                      float pad, Out<float> out) {
-    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const Batch s(&images, &ctfs, rotations, px, py, pad);
     const std::int32_t *classes = labels.data();
     const float *scale = weights.data();
     const std::int64_t half = length(out.shape(3)) - 1;
     float *target = out.data();
     nb::gil_scoped_release release;
-    chosen->insert(s, classes, scale, half, target);
+    chosen->insert(s.particles, classes, scale, half, target);
 }
 
 void backproject_moments(Complex images, Real ctfs, Real rotations, Real z, Real q, Real px, Real py, float pad,
                          Out<float> out) {
-    const Particles s = particles(&images, &ctfs, rotations, px, py, pad);
+    const Batch s(&images, &ctfs, rotations, px, py, pad);
     const float *first = z.data(), *second = q.data();
     const std::int64_t moments = length(z.shape(1)), weights = length(q.shape(1));
     const std::int64_t half = length(out.shape(2)) - 1, record = length(out.shape(3));
     float *target = out.data();
     nb::gil_scoped_release release;
-    chosen->backproject(s, first, moments, second, weights, half, record, target);
+    chosen->backproject(s.particles, first, moments, second, weights, half, record, target);
 }
 
 }  // namespace

@@ -1,33 +1,12 @@
-// Kernels that read maps: sections, scores, moments, residuals.
+// Kernels that read maps: sections, scores, residuals.
 #pragma once
 
-#include <cstdlib>
-#include <cstring>
-
 #include "geometry.hpp"
+#include "scratch.hpp"
 
 namespace {
 
 using hpcsort::Interleaved;
-
-// Zeroed, 64-byte aligned working memory of one call. std::vector is avoided: an instance compiled here could be linked
-// into code that must run on older processors.
-template <class T>
-struct Scratch {
-    T *data;
-    std::size_t length, bytes;
-    explicit Scratch(std::size_t size) : length(size), bytes((size * sizeof(T) + 127) / 64 * 64) {
-        data = static_cast<T *>(std::aligned_alloc(64, bytes));
-        if (!data) std::abort();
-        clear();
-    }
-    ~Scratch() { std::free(data); }
-    Scratch(const Scratch &) = delete;
-    Scratch &operator=(const Scratch &) = delete;
-    void clear() { std::memset(static_cast<void *>(data), 0, bytes); }
-    std::size_t size() const { return length; }
-    T &operator[](std::size_t i) { return data[i]; }
-};
 
 void extract(const Particles &s, const float *volume, std::int64_t half, float *out) {
     const Grid grid(half);
@@ -58,9 +37,10 @@ template <int F>
 HPCSORT_INLINE void score_block(const Block &b, const float *data, const Voxels &voxels, double *real, double *imag,
                                 double *power) {
     Line<F> sum_re = Line<F>::zero(), sum_im = sum_re, sum_power = sum_re;
-    for (int j = 0; j < b.count && j < AHEAD; ++j) voxels.prefetch<0>(data + voxels.stride * b.corner[j], F);
+    voxels.prefetch_start(b, data, F);
+    const int end = voxels.prefetch_end(b.count);
     for (int j = 0; j < b.count; ++j) {
-        if (j + AHEAD < b.count) voxels.prefetch<0>(data + voxels.stride * b.corner[j + AHEAD], F);
+        if (j < end) voxels.prefetch<0>(data + voxels.stride * b.corner[j + AHEAD], F);
         const Line<F> value = voxels.interpolate<F>(data + voxels.stride * b.corner[j], b, j);
         sum_re.add(b.re[j], value);
         sum_im.add(b.im[j], value);
@@ -101,103 +81,6 @@ void score(const Particles &s, const Interleaved &maps, float *cross, float *pow
     }
 }
 
-// Predictions of a block: row 2 j holds the real parts of pixel j in all maps, row 2 j + 1 the imaginary parts.
-template <int F>
-HPCSORT_INLINE void fill_rows(const Block &b, const float *data, const Voxels &voxels, float *rows) {
-    for (int j = 0; j < b.count && j < AHEAD; ++j) voxels.prefetch<0>(data + voxels.stride * b.corner[j], F);
-    for (int j = 0; j < b.count; ++j) {
-        if (j + AHEAD < b.count) voxels.prefetch<0>(data + voxels.stride * b.corner[j + AHEAD], F);
-        voxels.interpolate<F>(data + voxels.stride * b.corner[j], b, j).store(rows + voxels.stride * j);
-    }
-}
-
-// gram[a][c] += sum over rows of row[a] row[c] for T values a and F values c.
-template <int T, int F>
-HPCSORT_INLINE void product_tile(const float *rows, int count, std::size_t lanes, std::size_t a, std::size_t c,
-                                 std::size_t stride, double *gram) {
-    Line<F> sums[T];
-    for (int t = 0; t < T; ++t) sums[t] = Line<F>::zero();
-    for (int r = 0; r < count; ++r) {
-        const float *row = rows + r * lanes;
-        const Line<F> value = Line<F>::load(row + c);
-        for (int t = 0; t < T; ++t) sums[t].add(row[a + t], value);
-    }
-    for (int t = 0; t < T; ++t) sums[t].add_to(gram + (a + t) * stride + c);
-}
-
-// linear[c] += sum over pixels of re row[2 j][c] + im row[2 j + 1][c].
-template <int F>
-HPCSORT_INLINE void product_data(const Block &b, const float *rows, std::size_t lanes, std::size_t c, double *linear) {
-    Line<F> sum_re = Line<F>::zero(), sum_im = sum_re;
-    for (int j = 0; j < b.count; ++j) {
-        sum_re.add(b.re[j], Line<F>::load(rows + 2 * j * lanes + c));
-        sum_im.add(b.im[j], Line<F>::load(rows + (2 * j + 1) * lanes + c));
-    }
-    sum_re.add_to(linear + c);
-    sum_im.add_to(linear + c);
-}
-
-// Products of the first `count` lanes, in tiles of T values against F values; tiles above the diagonal are left out.
-template <int F>
-HPCSORT_INLINE void products(const Block &b, const float *rows, std::size_t lanes, std::size_t count,
-                             std::size_t stride, double *linear, double *gram) {
-    constexpr std::size_t MOST = F == 16 ? 16 : 8;
-    for (std::size_t c = 0; c < count; c += F) {
-        product_data<F>(b, rows, lanes, c, linear);
-        for (std::size_t a = c; a < count; a += MOST) {
-            const std::size_t left = count - a;
-            const int length = 2 * b.count;
-            if (MOST == 16 && left > 12) {
-                product_tile<16, F>(rows, length, lanes, a, c, stride, gram);
-            } else if (MOST == 16 && left > 8) {
-                product_tile<12, F>(rows, length, lanes, a, c, stride, gram);
-            } else if (left > 4) {
-                product_tile<8, F>(rows, length, lanes, a, c, stride, gram);
-            } else {
-                product_tile<4, F>(rows, length, lanes, a, c, stride, gram);
-            }
-        }
-    }
-}
-
-void moments(const Particles &s, const Interleaved &maps, float *linear, float *gram) {
-    const Grid grid(maps.half);
-    const std::size_t lanes = maps.lanes, count = maps.count, packed = count * (count + 1) / 2;
-    const Voxels voxels(grid, 2 * lanes);
-    // Lanes are taken in full registers: the last row may be read, and sums written, beyond them.
-    const std::size_t stride = lanes + 8;
-    Scratch<float> rows(2 * BLOCK * lanes + 16);
-    Scratch<double> totals(stride * (lanes + 1) + 16);
-    double *second_order = totals.data, *first_order = second_order + stride * lanes;
-    Block b;
-    for (std::int64_t i = 0; i < s.n; ++i) {
-        totals.clear();
-        for (std::int64_t first = 0; first < s.pixels; first += BLOCK) {
-            b.locate(s, i, first, grid);
-            b.read<true>(s, i, first);
-            if (lanes == 4) {
-                fill_rows<8>(b, maps.data, voxels, rows.data);
-                products<4>(b, rows.data, lanes, count, stride, first_order, second_order);
-                continue;
-            }
-            std::size_t f = 0;
-            for (; f + 32 <= 2 * lanes; f += 32) fill_rows<32>(b, maps.data + f, voxels, rows.data + f);
-            for (; f < 2 * lanes; f += 16) fill_rows<16>(b, maps.data + f, voxels, rows.data + f);
-            if (NATIVE_FLOATS == 16 && lanes > 8) {
-                products<16>(b, rows.data, lanes, count, stride, first_order, second_order);
-            } else {
-                products<8>(b, rows.data, lanes, count, stride, first_order, second_order);
-            }
-        }
-        for (std::size_t a = 0; a < count; ++a) {
-            linear[i * count + a] = static_cast<float>(first_order[a]);
-            for (std::size_t c = 0; c <= a; ++c) {
-                gram[i * packed + a * (a + 1) / 2 + c] = static_cast<float>(second_order[a * stride + c]);
-            }
-        }
-    }
-}
-
 // Sum of H neighbouring floats.
 template <int H>
 HPCSORT_INLINE float sum_of(const float *lanes) {
@@ -211,8 +94,9 @@ HPCSORT_INLINE float sum_of(const float *lanes) {
 template <int F, bool COMPACT>
 HPCSORT_INLINE void subtract_block(const Block &b, const float *data, std::size_t lanes, const Voxels &voxels,
                                    const float *coefficients, float *out) {
+    const int end = voxels.prefetch_end(b.count);
     for (int j = 0; j < b.count; ++j) {
-        if (j + AHEAD < b.count) voxels.prefetch<0>(data + voxels.stride * b.corner[j + AHEAD], 2 * lanes);
+        if (j < end) voxels.prefetch<0>(data + voxels.stride * b.corner[j + AHEAD], 2 * lanes);
         const float *p = data + voxels.stride * b.corner[j];
         alignas(64) float sums[2 * F];
         if (COMPACT) {
@@ -260,28 +144,6 @@ void subtract(const Particles &s, const Interleaved &maps, const float *coeffici
     }
 }
 
-// Particles class by class, each class in the order given: a class volume then stays in the cache, and as every class
-// still sums in the same order, results do not change. Particles with label -1 are left out.
-struct ByClass {
-    Scratch<std::int64_t> order;
-    std::int64_t size;
-    static std::int64_t classes(const std::int32_t *labels, std::int64_t n) {
-        std::int64_t most = 0;
-        for (std::int64_t i = 0; i < n; ++i) most = labels[i] >= most ? labels[i] + 1 : most;
-        return most;
-    }
-    ByClass(const std::int32_t *labels, std::int64_t n) : order(n + 1) {
-        Scratch<std::int64_t> next(classes(labels, n) + 1);
-        for (std::int64_t i = 0; i < n; ++i) ++next[labels[i] + 1];
-        next[0] = 0;
-        for (std::size_t k = 1; k < next.size(); ++k) next[k] += next[k - 1];
-        size = n ? next[next.size() - 1] : 0;
-        for (std::int64_t i = 0; i < n; ++i) {
-            if (labels[i] >= 0) order[next[labels[i]]++] = i;
-        }
-    }
-};
-
 void leave_one_out(const Particles &s, const float *records, std::int64_t half, const std::int32_t *labels,
                    const float *factors, float *gains) {
     const Grid grid(half);
@@ -298,8 +160,9 @@ void leave_one_out(const Particles &s, const float *records, std::int64_t half, 
         for (std::int64_t first = 0; first < s.pixels; first += BLOCK) {
             b.locate(s, i, first, grid);
             b.read<false>(s, i, first);
+            const int end = voxels.prefetch_end(b.count);
             for (int j = 0; j < b.count; ++j) {
-                if (j + AHEAD < b.count) {
+                if (j < end) {
                     const float *next = own + 4 * static_cast<std::size_t>(b.corner[j + AHEAD]);
                     __builtin_prefetch(next);
                     __builtin_prefetch(next + voxels.row);
