@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
-# One rank is one thread; a BLAS that starts more would only make ranks fight for the cores. This must be said before
-# NumPy is loaded.
-for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-
 import importlib
+import os
 import sys
 from difflib import get_close_matches
 
@@ -49,8 +43,8 @@ class _Commands(click.Group):
 
 
 def _dashes(name: str) -> str:
-    """Accept --output_dir for --output-dir."""
-    return name.replace("_", "-") if name.startswith("--") else name
+    """Accept --output_dir for --output-dir; click asks with the name alone."""
+    return name.replace("_", "-")
 
 
 @click.group(
@@ -67,6 +61,13 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; an error on any rank ends all ranks with one message and a non-zero exit code."""
+    # One rank is one thread; a BLAS that starts more would only make ranks fight for the cores. NumPy reads this when
+    # it is loaded, so nothing above may load it.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    if _only_asks(sys.argv[1:]):
+        _run(speaks=True)
+        return
     from hpcsort.parallel import abort_on_error, check_launch, get_comm
 
     comm = get_comm()
@@ -76,10 +77,15 @@ def main() -> None:
     sys.stdout.flush()
 
 
+def _only_asks(words: list[str]) -> bool:
+    """Whether help or the version is asked for: that needs no MPI, which may not start on a login node."""
+    return not words or not {"-h", "--help", "--version"}.isdisjoint(words)
+
+
 def _run(speaks: bool) -> None:
     """Every rank parses the same words and fails alike; only one explains."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="hpcsort", standalone_mode=False)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.ClickException as error:

@@ -8,8 +8,6 @@ from typing import Any
 import click
 
 from hpcsort.errors import OptionError
-from hpcsort.parallel import Progress, get_comm
-from hpcsort.simulation import SimulationOptions, simulate
 
 __all__ = ["command"]
 
@@ -91,6 +89,10 @@ def command(out: Path, sizes_text: str, defocus_text: str, **values: Any) -> Non
     simulate.json into the folder OUT. Without --map the states are a built-in particle like a ribosome and the same
     without some of its domains; with --map they are the map and the same with one sphere of density missing or turned.
     """
+    # imported late, so that the help answers at once
+    from hpcsort.parallel import Progress, get_comm
+    from hpcsort.simulation import SimulationOptions, simulate
+
     low, high = _numbers("--defocus-range", defocus_text, 2)
     sizes = _numbers("--sizes", sizes_text) if sizes_text else ()
     options = SimulationOptions(out=out, sizes=sizes, defocus_range_A=(1e4 * low, 1e4 * high), **values)
@@ -104,5 +106,5 @@ def command(out: Path, sizes_text: str, defocus_text: str, **values: Any) -> Non
     junk_told = f", {result.junk} of junk" if result.junk else ""
     click.echo(
         f"{options.particles} images of {result.box_px} pixels ({result.pixel_size_A:g} A): {sizes_told}{junk_told}.\n"
-        f"Written to {out}; sort them with: hpcsort sort3d {result.star} OUTPUT"
+        f"Written to {out}; sort them with: hpcsort sort3d --instack {result.star}"
     )

@@ -115,10 +115,18 @@ def load_band(
     particle_radius_px : radius of the particle; mean and deviation of the background are measured outside it.
     batch : images transformed at a time.
     inspect : called with (rows, images) of each batch before anything else, for instance to refuse bad images.
+
+    Raises
+    ------
+    InputError
+        If the table was read without its stacks.
     """
+    box = table.box_px
+    if box is None:
+        raise InputError(f"no stack of {table.source} was found; name the folder that holds them with --datadir")
     px, py = half_plane(radius)
     images = np.empty((len(rows), px.size), np.complex64)
-    outside = _background(table.box_px, particle_radius_px)
+    outside = _background(box, particle_radius_px)
     for start, stop in _batches(len(rows), batch):
         chosen = rows[start:stop]
         real = read(chosen)
@@ -127,7 +135,7 @@ def load_band(
         images[start:stop] = _band_transform(_normalised(real, outside), px, py, table.shifts_px[chosen])
     ctfs = np.empty((len(rows), px.size), np.float32)
     for start, stop in _batches(len(rows), batch):
-        ctfs[start:stop] = _ctfs(table, rows[start:stop], px, py)
+        ctfs[start:stop] = _ctfs(table, box, rows[start:stop], px, py)
     return BandData(
         px=px,
         py=py,
@@ -166,11 +174,11 @@ def _band_transform(images: np.ndarray, px: np.ndarray, py: np.ndarray, shifts_p
     return np.asarray(spectra[:, ky, kx] * (phase / box), np.complex64)
 
 
-def _ctfs(table: ParticleTable, rows: np.ndarray, px: np.ndarray, py: np.ndarray) -> np.ndarray:
+def _ctfs(table: ParticleTable, box: int, rows: np.ndarray, px: np.ndarray, py: np.ndarray) -> np.ndarray:
     return ctf(
         px,
         py,
-        table.box_px,
+        box,
         table.pixel_sizes_A[rows],
         table.defocus_u_A[rows],
         table.defocus_v_A[rows],

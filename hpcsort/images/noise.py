@@ -10,7 +10,7 @@ __all__ = ["noise_spectrum"]
 
 
 def noise_spectrum(data: BandData, images: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of power and pixel counts of ``images`` per noise group and shell.
+    """Sum the power and count the pixels of ``images`` per noise group and shell.
 
     Parameters
     ----------

@@ -1,1 +1,6 @@
-"""sort3d."""
+"""sort3d: reproducible 3D sorting at fixed orientations."""
+
+from hpcsort.sort3d.options import SortOptions
+from hpcsort.sort3d.program import Group, SortResult, sort3d
+
+__all__ = ["Group", "SortOptions", "SortResult", "sort3d"]

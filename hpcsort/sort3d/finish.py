@@ -8,6 +8,7 @@ would prefer whatever it already is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +28,19 @@ from hpcsort.sort3d.store import Block, ParticleStore
 from hpcsort.sort3d.subspace import NUISANCES, Subspace, local_weight, moments, unpack_lower
 from hpcsort.volumes import BandGrid
 
-__all__ = ["ClassMaps", "class_scores", "estimate_classes", "leverage_ratio", "maps_from_centres"]
+__all__ = [
+    "ClassMaps",
+    "Evidence",
+    "estimate_classes",
+    "leverage_ratio",
+    "maps_from_centres",
+    "refine_classes",
+    "weigh_evidence",
+]
+
+_SMALL_SHARE = 0.01
+"""A particle that is part of a class by less than this does not bias its score for it."""
+_SCALE_RANGE = (0.3, 5.0)
 
 
 @dataclass(frozen=True)
@@ -38,10 +51,11 @@ class ClassMaps:
     ----------
     grid : grid of the volumes.
     fixed : complex64 (7, Fourier volume), nuisance maps.
-    volumes : complex64 (K, Fourier volume), differences from the consensus, read by trilinear sections.
-    ridge : float32 (K, Fourier volume), 1 / (weight + prior).
-    leverage : float64, factor of the ridge for the local weight and the interpolation (`leverage_ratio`).
-    prior : float64 (shells,), spectral variance of the differences.
+    volumes : complex64 (K, Fourier volume), differences from the consensus before `scale`, read by sections.
+    scale : float64 (K,), factors of the volumes (see `_best_scale`).
+    ridge : float32 (K, Fourier volume), 1 / (weight + 1 / prior).
+    leverage : factor of the ridge for the local weight and the interpolation (`leverage_ratio`).
+    prior : float64 (shells,), prior variance of the differences' Fourier voxels.
     mask : float32 (size, size, size), where differences are allowed.
     focus : float32 (size, size, size), local weight of the last estimate.
     """
@@ -49,6 +63,7 @@ class ClassMaps:
     grid: BandGrid
     fixed: np.ndarray
     volumes: np.ndarray
+    scale: np.ndarray
     ridge: np.ndarray
     leverage: float
     prior: np.ndarray
@@ -56,77 +71,94 @@ class ClassMaps:
     focus: np.ndarray
 
 
-def maps_from_centres(subspace: Subspace, centres: np.ndarray, prior: np.ndarray, mask: np.ndarray) -> ClassMaps:
-    """Difference maps of points (K, J) of a subspace; they hold nobody's contribution, so no leverage."""
+@dataclass(frozen=True)
+class Evidence:
+    """How this rank's n particles see K class maps, nuisances integrated out.
+
+    Attributes
+    ----------
+    linear, power : float64 (n, K); the log-likelihood ratio of class k scaled by a is a linear - a^2 power / 2.
+    rest, pull : float64 (n, 7) and (n, K, 7); the expected nuisances are rest - a pull.
+    """
+
+    linear: np.ndarray
+    power: np.ndarray
+    rest: np.ndarray
+    pull: np.ndarray
+
+    def scores(self, scale: np.ndarray) -> np.ndarray:
+        """Log-likelihood ratios (n, K) of the scaled classes."""
+        return np.asarray(scale * self.linear - 0.5 * scale**2 * self.power)
+
+    def nuisances(self, shares: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Expected nuisances (n, 7) of particles that belong to the classes by ``shares`` (n, K)."""
+        total = shares.sum(axis=1, keepdims=True)
+        return np.asarray(total * self.rest - np.einsum("nk,nka->na", shares * scale, self.pull))
+
+
+def maps_from_centres(
+    subspace: Subspace, centres: np.ndarray, grid: BandGrid, fixed: np.ndarray, prior: np.ndarray, mask: np.ndarray
+) -> ClassMaps:
+    """Difference maps of points (K, J) of a subspace, for a loop on a wider ``grid``.
+
+    They are weighted sums of all particles, so nobody's own contribution stands out and the leverage is zero.
+    """
     volumes = np.tensordot(centres, subspace.free, axes=1).astype(np.complex64)
-    ridge = np.zeros(volumes.shape, np.float32)
-    return ClassMaps(subspace.grid, subspace.fixed, volumes, ridge, 0.0, prior, mask, subspace.focus)
+    wide = grid.embed(volumes, subspace.grid)
+    ridge = np.zeros(wide.shape, np.float32)
+    return ClassMaps(grid, fixed, wide, np.ones(len(centres)), ridge, 0.0, prior, mask, mask)
 
 
-def class_scores(
-    store: ParticleStore, maps: ClassMaps, shares: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log-likelihood ratios of this rank's particles for every class, nuisances integrated out.
+def weigh_evidence(store: ParticleStore, maps: ClassMaps, shares: np.ndarray | None = None) -> Evidence:
+    """Compare this rank's particles with every class.
 
     Parameters
     ----------
     store : particles; ``data`` holds whitened residuals from the consensus.
     shares : float (n_local, K) with which these particles entered the maps; None if they did not.
-
-    Returns
-    -------
-    linear, power : float64 (n_local, K); the score of a class whose map is scaled by a is a linear - a^2 power / 2.
-    nuisance : float64 (n_local, K, 7), posterior means of the nuisances for every class.
     """
     classes = len(maps.volumes)
     total = NUISANCES + classes
+    count = len(store.data)
     volumes = interleave(np.concatenate([maps.fixed, maps.volumes]))
-    scores = np.empty((len(store.data), classes))
-    power = np.empty((len(store.data), classes))
-    nuisance = np.empty((len(store.data), classes, NUISANCES))
-    packed = pack_ridge(maps.volumes, maps.ridge) if shares is not None else None
+    linear, power = np.empty((count, classes)), np.empty((count, classes))
+    rest, pull = np.empty((count, NUISANCES)), np.empty((count, classes, NUISANCES))
     for block in store.blocks():
-        linear, gram = moments(store, volumes, total, maps.grid.pad, block.local)
-        full = unpack_lower(gram, total)
-        reduced, precision = reduced_moments(linear, full, NUISANCES)
-        scores[block.local] = reduced
+        joint, packed = moments(store, volumes, total, maps.grid.pad, block.local)
+        gram = unpack_lower(packed, total)
+        linear[block.local], precision = reduced_moments(joint, gram, NUISANCES)
         power[block.local] = np.einsum("nkk->nk", precision)
-        nuisance[block.local] = _nuisance_means(linear, full)
-        if shares is not None and packed is not None:
-            scores[block.local] += _own_correction(
-                store, maps, packed, shares[block.local], nuisance[block.local], block
-            )
-    return scores, power, nuisance
+        rest[block.local], pull[block.local] = _nuisance_means(joint, gram)
+    evidence = Evidence(linear, power, rest, pull)
+    if shares is not None:
+        linear += _own_corrections(store, maps, evidence, shares)
+    return evidence
 
 
-def _nuisance_means(linear: np.ndarray, gram: np.ndarray) -> np.ndarray:
+def _nuisance_means(linear: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     system = 2.0 * gram[:, :NUISANCES, :NUISANCES] + np.eye(NUISANCES)
-    right = 2.0 * (linear[:, :NUISANCES, None] - gram[:, :NUISANCES, NUISANCES:])
-    return np.asarray(np.linalg.solve(system, right).transpose(0, 2, 1))
+    right = 2.0 * np.concatenate([linear[:, :NUISANCES, None], gram[:, :NUISANCES, NUISANCES:]], axis=2)
+    solved = np.linalg.solve(system, right)
+    return solved[:, :, 0], solved[:, :, 1:].transpose(0, 2, 1)
 
 
-def _own_correction(
-    store: ParticleStore, maps: ClassMaps, packed: np.ndarray, shares: np.ndarray, nuisance: np.ndarray, block: Block
-) -> np.ndarray:
-    """Score without a particle's own contribution minus score with it, for classes that it is part of."""
-    data = store.data.rows(block.local)
-    own = np.einsum("nk,nka->na", shares, nuisance).astype(np.float32)
-    clean = subtract_sections(
-        interleave(maps.fixed), NUISANCES, own, data.images, data.ctfs, data.rotations, data.px, data.py, maps.grid.pad
-    )
+def _own_corrections(store: ParticleStore, maps: ClassMaps, evidence: Evidence, shares: np.ndarray) -> np.ndarray:
+    """Score without a particle's own contribution minus score with it, (n_local, K), for the classes it is part of."""
+    packed = pack_ridge(maps.volumes, maps.ridge)
+    fixed = interleave(maps.fixed)
+    expected = evidence.nuisances(shares, maps.scale).astype(np.float32)
     correction = np.zeros(shares.shape)
-    for index in range(shares.shape[1]):
-        labels = np.where(shares[:, index] > 0.01, index, -1).astype(np.int32)
-        gains = [
-            leave_one_out_gains(
-                packed, None, labels, factors, clean, data.ctfs, data.rotations, data.px, data.py, maps.grid.pad
-            )
-            for factors in (
-                (maps.leverage * shares[:, index]).astype(np.float32),
-                np.zeros(len(shares), np.float32),
-            )
-        ]
-        correction[:, index] = gains[0] - gains[1]
+    for block in store.blocks():
+        data = store.data.rows(block.local)
+        geometry = (data.ctfs, data.rotations, data.px, data.py, maps.grid.pad)
+        clean = subtract_sections(fixed, NUISANCES, expected[block.local], data.images, *geometry)
+        none = np.zeros(len(data), np.float32)
+        for index in range(shares.shape[1]):
+            share = shares[block.local, index]
+            labels = np.where(share > _SMALL_SHARE, index, -1).astype(np.int32)
+            leverage = (maps.leverage * share).astype(np.float32)
+            without = leave_one_out_gains(packed, None, labels, leverage, clean, *geometry)
+            correction[block.local, index] = without - leave_one_out_gains(packed, None, labels, none, clean, *geometry)
     return correction
 
 
@@ -146,14 +178,12 @@ def estimate_classes(store: ParticleStore, maps: ClassMaps, shares: np.ndarray, 
     weights = np.ascontiguousarray(shares, np.float32)
     fixed = interleave(maps.fixed)
     peak = store.largest(store.data.images) + store.largest(store.data.ctfs) + 1.0
-    # Sections of nuisance maps may exceed the residuals they explain; they are bounded by their norm.
     peak *= 1.0 + float(np.abs(maps.fixed).max()) * store.largest(own) * NUISANCES
 
     def fill(block: Block, out: np.ndarray) -> None:
         data = store.data.rows(block.local)
-        clean = subtract_sections(
-            fixed, NUISANCES, own[block.local], data.images, data.ctfs, data.rotations, data.px, data.py, grid.pad
-        )
+        geometry = (data.ctfs, data.rotations, data.px, data.py, grid.pad)
+        clean = subtract_sections(fixed, NUISANCES, own[block.local], data.images, *geometry)
         share = weights[block.local]
         backproject_moments(clean, data.ctfs, data.rotations, share, share, data.px, data.py, grid.pad, out)
 
@@ -179,8 +209,23 @@ def _shrink(maps: ClassMaps, numerator: np.ndarray, weight: np.ndarray) -> Class
     focus = maps.mask * local_weight(grid, real, maps.mask)
     volumes = grid.to_fourier(real * focus, corrected=False)
     return replace(
-        maps, volumes=volumes, ridge=ridge.astype(np.float32), leverage=leverage_ratio(grid, focus), focus=focus
+        maps,
+        volumes=volumes,
+        scale=np.ones(len(volumes)),
+        ridge=ridge.astype(np.float32),
+        leverage=leverage_ratio(grid, focus),
+        focus=focus,
     )
+
+
+def _best_scale(store: ParticleStore, evidence: Evidence, shares: np.ndarray) -> np.ndarray:
+    """Scale of each class of highest leave-one-out likelihood, (K,). Collective.
+
+    Shrinking gives a difference map its best shape but too small a size; its size is one number, which the particles
+    determine well. Without this the two closest classes of a set merge (benchmarks/accuracy.md).
+    """
+    sums = store.total(np.stack([shares * evidence.linear, shares * evidence.power], axis=1))
+    return np.asarray(np.clip(sums[0] / np.maximum(sums[1], 1e-30), *_SCALE_RANGE))
 
 
 def leverage_ratio(grid: BandGrid, focus: np.ndarray) -> float:
@@ -199,16 +244,44 @@ def leverage_ratio(grid: BandGrid, focus: np.ndarray) -> float:
     return float((weights * both).sum() / (8 / 27))
 
 
-def refine(
-    own: ParticleStore, maps: ClassMaps, weights: np.ndarray, iterations: int, floor: float
+def refine_classes(
+    own: ParticleStore,
+    maps: ClassMaps,
+    weights: np.ndarray,
+    *,
+    iterations: int,
+    floor: float,
+    pinned: np.ndarray | None = None,
+    step: Callable[[], None] | None = None,
 ) -> tuple[ClassMaps, np.ndarray, np.ndarray]:
-    """Iterate a chain on its own particles; returns its maps, class weights and scores. Collective."""
-    scores, nuisance = class_scores(own, maps)
+    """Iterate a chain on its own particles. Collective.
+
+    Parameters
+    ----------
+    own : the chain's own particles.
+    maps, weights : classes to start from and their shares (K,).
+    iterations : number of estimates of the maps.
+    floor : smallest share of a class.
+    pinned : int (n_local,), class of particles that stay where they are, -1 for the others; None pins none.
+    step : called after each iteration.
+
+    Returns
+    -------
+    maps, weights (K,), and leave-one-out scores (n_local, K) of the own particles for the returned maps.
+    """
+    free = np.ones(len(own.data), bool) if pinned is None else pinned < 0
+    evidence = weigh_evidence(own, maps)
+    scores = evidence.scores(maps.scale)
     for _ in range(iterations):
         shares = softmax(scores + np.log(weights), axis=1)
-        weights = np.maximum(own.total(shares) / own.count, floor)
-        weights /= weights.sum()
-        expected = np.einsum("nk,nka->na", shares, nuisance)
-        maps = estimate_classes(own, maps, shares, expected)
-        scores, nuisance = class_scores(own, maps, shares)
+        if pinned is not None:
+            shares[~free] = np.eye(len(weights))[pinned[~free]]
+        weights = np.maximum(own.total(shares * free[:, None]) / max(float(own.total(free.astype(float))), 1.0), floor)
+        weights = weights / weights.sum()
+        maps = estimate_classes(own, maps, shares, evidence.nuisances(shares, maps.scale))
+        evidence = weigh_evidence(own, maps, shares)
+        maps = replace(maps, scale=_best_scale(own, evidence, shares))
+        scores = evidence.scores(maps.scale)
+        if step is not None:
+            step()
     return maps, weights, scores

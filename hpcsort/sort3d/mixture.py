@@ -14,6 +14,8 @@ __all__ = ["Mixture", "best_mixtures", "fit_mixture", "held_out"]
 
 _RIDGE = 5.0
 """Prior precision of a centre, in units of particles of unit precision: keeps centres of tiny classes at home."""
+_ITERATIONS_PER_STEP = 4
+"""Iterations at each minimum group size of the schedule."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def fit_mixture(
     statistics: Statistics,
     start: np.ndarray,
     *,
-    floor: float,
+    floors: tuple[float, ...],
     iterations: int = 80,
     first_temperature: float = 1 / 0.3,
     fixed: np.ndarray | None = None,
@@ -51,7 +53,8 @@ def fit_mixture(
     ----------
     statistics : particles to fit.
     start : float64 (K, J), start centres.
-    floor : smallest share of a class (the minimum group size over the number of particles, at most 1 / K).
+    floors : smallest share of a class (the minimum group size over the number of particles, at most 1 / K), step by
+        step once the annealing is over; the last one stays.
     fixed : float64 (F, J), centres that stay where they are and come before the free ones.
     """
     count = len(statistics)
@@ -62,6 +65,7 @@ def fit_mixture(
     weights = np.full(classes, 1.0 / classes)
     flat = statistics.precision.reshape(count, -1)
     likelihood = previous = -np.inf
+    cold = 0
     for iteration in range(iterations):
         coldness = min(1.0, 1.0 / first_temperature + 0.05 * iteration)
         joint = coldness * statistics.scores(centres) + np.log(weights)
@@ -70,12 +74,15 @@ def fit_mixture(
         likelihood = float(norm.sum())
         # While it is warm all classes keep equal weight: a class that starts badly must not starve before it settles.
         if coldness == 1.0:
-            weights = _floored(share.sum(axis=0) / count, floor)
+            step = min(cold // _ITERATIONS_PER_STEP, len(floors) - 1)
+            weights = _floored(share.sum(axis=0) / count, floors[step])
+            cold += 1
         free = share[:, still:]
-        precision = (free.T @ flat).reshape(-1, size, size) + _RIDGE * np.eye(size)
+        precision = (free.T @ flat).reshape(classes - still, size, size) + _RIDGE * np.eye(size)
         moved = np.linalg.solve(precision, (free.T @ statistics.linear)[..., None])[..., 0]
         centres = moved if fixed is None else np.concatenate([fixed, moved])
-        if coldness == 1.0 and abs(likelihood - previous) < 1e-7 * abs(likelihood) + 1e-4:
+        settled = cold > _ITERATIONS_PER_STEP * (len(floors) - 1)
+        if settled and abs(likelihood - previous) < 1e-7 * abs(likelihood) + 1e-4:
             break
         previous = likelihood
     return Mixture(centres, weights, likelihood)
@@ -94,7 +101,7 @@ def best_mixtures(
     seed: int,
     key: str,
     starts: int,
-    floor: float,
+    floors: tuple[float, ...],
     fixed: list[np.ndarray] | None = None,
 ) -> list[dict[int, Mixture]]:
     """Best of several annealed starts for every run and number of classes; tasks are dealt to the ranks. Collective.
@@ -104,6 +111,7 @@ def best_mixtures(
     runs : statistics to fit, one entry a run.
     numbers : numbers of (free) classes to try.
     seed, key : key of the random starts.
+    floors : see `fit_mixture`.
     fixed : per run, fixed centres (F, J) that take part.
     """
     tasks = [(run, number, start) for run in range(len(runs)) for number in numbers for start in range(starts)]
@@ -116,7 +124,7 @@ def best_mixtures(
         rows = draw.choice(len(runs[run]), number, replace=False)
         frozen = None if fixed is None else fixed[run]
         centres = 1.5 * latents[run][rows] if number else np.zeros((0, runs[run].linear.shape[1]))
-        found.append(((run, number, start), fit_mixture(runs[run], centres, floor=floor, fixed=frozen)))
+        found.append(((run, number, start), fit_mixture(runs[run], centres, floors=floors, fixed=frozen)))
     joined = sorted((entry for part in comm.allgather(found) for entry in part), key=lambda entry: entry[0])
     best: list[dict[int, Mixture]] = [{} for _ in runs]
     for (run, number, _), mixture in joined:

@@ -142,6 +142,18 @@ class BandGrid:
             out[index] = real / self.sinc2 if corrected else real
         return out.reshape(*leading, self.size, self.size, self.size)
 
+    def embed(self, volumes: np.ndarray, narrow: BandGrid) -> np.ndarray:
+        """Return Fourier volumes (..., narrow Fourier volume) of a narrower band on this grid, zero outside their band.
+
+        Fourier voxels are in units of the data, whatever the sampling of the maps, so that values are kept.
+        """
+        if narrow.pad != self.pad or narrow.half > self.half:
+            raise ValueError(f"a band of {narrow.radius} at pad {narrow.pad} does not lie in {self.radius} at {self.pad}")
+        out = np.zeros((*volumes.shape[:-3], *self.fourier_shape), np.complex64)
+        inner = slice(self.half - narrow.half, self.half + narrow.half + 1)
+        out[..., inner, inner, : narrow.half + 1] = volumes
+        return out
+
     def shell_mean(self, values: np.ndarray) -> np.ndarray:
         """Mean of a real array (..., Fourier volume) over each shell 0..radius+1 of the full volume, float64."""
         shells = self.radius + 2

@@ -1,0 +1,84 @@
+"""The command `hpcsort sort3d`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["command"]
+
+# the first line keeps click from joining the others
+_EXAMPLES = """\b
+Examples:
+  hpcsort sort3d --instack particles.star
+  mpiexec -n 8 hpcsort sort3d --instack particles.star --output-dir sorted --radius 52
+  mpiexec -n 8 hpcsort sort3d --instack particles.star --img-per-grp 5000 --mask3D mask.mrc
+  srun hpcsort sort3d --instack particles.star --output-dir sorted --sym c4 --skip-bad
+"""
+
+
+@click.command("sort3d", short_help="Sort a particle stack into reproducible 3D groups.", epilog=_EXAMPLES)
+@click.option("--instack", type=click.Path(path_type=Path), required=True, help="STAR file of particles with poses.")
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Folder of the results. [sort3d_<date and time>]")
+@click.option("--radius", type=int, help="Particle radius in pixels of the full box. [box // 2 - 2]")
+@click.option("--sym", default="c1", show_default=True, help="Point group of the maps: c1, c4, d2, t, o, i ...")
+@click.option(
+    "--img-per-grp", type=int, help="Asked-for size of a group. [held-out likelihood chooses the number of groups]"
+)
+@click.option("--nxinit", type=int, help="Window of the sort in pixels; its band is nxinit / 2 - 1. [follows the FSC]")
+@click.option(
+    "--mask3D", "--mask3d", "mask3D", type=click.Path(path_type=Path), help="Mask of the particle. [a soft sphere]"
+)
+@click.option(
+    "--orientation-groups",
+    type=int,
+    default=20,
+    show_default=True,
+    help="View directions in each of which every group holds its share of the minimum size.",
+)
+@click.option("--nstep", type=int, default=5, show_default=True, help="Steps in which the minimum size is lowered.")
+@click.option(
+    "--depth-order",
+    type=int,
+    default=2,
+    show_default=True,
+    help="The first generation compares 2^(depth order - 1) pairs of runs.",
+)
+@click.option(
+    "--num-core-set", type=int, help="Smallest core set that gets a map. [the minimum group size, at least 100]"
+)
+@click.option("--not-freeze-groups", is_flag=True, help="With --img-per-grp: merge groups that prove to be equal.")
+@click.option("--not-include-unaccounted", is_flag=True, help="Leave unaccounted particles out of the last cluster.")
+@click.option("--components", type=int, help="Number of maps of the subspace. [held-out likelihood chooses]")
+@click.option("--max-groups", type=int, default=10, show_default=True, help="Largest number of groups tried.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same groups.")
+@click.option("--angpix", type=float, help="Pixel size in A where the STAR file lacks it.")
+@click.option("--datadir", type=click.Path(path_type=Path), help="Folder in which image stacks are looked up as well.")
+@click.option("--skip-bad", is_flag=True, help="Go on without images that are NaN, infinite or constant.")
+@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier sort.")
+@click.option("--quiet", is_flag=True, help="Write the story to log.txt only.")
+def command(output_dir: Path | None, not_freeze_groups: bool, not_include_unaccounted: bool, **values: Any) -> None:
+    """Sort a particle stack into reproducible 3D groups.
+
+    Orientations are those of the STAR file (RELION 3.0, 3.1 or 5) and stay fixed. Writes the particles of each group
+    (Cluster_000.txt ...), its map and half-maps, the unaccounted rest, particles.star with a class for each particle,
+    log.txt and run.json. Underscores serve as well as dashes: --output_dir is --output-dir.
+    """
+    # imported late, so that the help answers at once
+    from hpcsort.parallel import get_comm, together
+    from hpcsort.sort3d import SortOptions, sort3d
+
+    comm = get_comm()
+    # ranks may start in different seconds
+    folder = output_dir or Path(comm.bcast(f"sort3d_{datetime.now():%d_%b_%Y_%H_%M_%S}"))
+    with together(comm):
+        options = SortOptions(
+            output_dir=folder,
+            freeze_groups=not not_freeze_groups,
+            include_unaccounted=not not_include_unaccounted,
+            **values,
+        )
+    sort3d(options, comm)

@@ -1,0 +1,243 @@
+"""What stays fixed during a sort: particles in sort order, bands, consensus, nuisances, orientation groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcsort.errors import InputError
+from hpcsort.geometry import direction_order, orientation_groups, point_group, relion_matrices
+from hpcsort.images import load_band
+from hpcsort.io import BadImage, ImageReader, ParticleTable, judge_images, read_particles
+from hpcsort.parallel import Communicator, StoryLog, raise_together, stream, together
+from hpcsort.sort3d.consensus import Consensus, build_consensus, subtract_consensus, whiten
+from hpcsort.sort3d.options import SortOptions
+from hpcsort.sort3d.store import ParticleStore, deal_particles
+from hpcsort.sort3d.subspace import Subspace, nuisance_maps
+from hpcsort.volumes import BandGrid, good_even_size, last_shell_above, read_mask, resample_map, soft_sphere
+
+__all__ = ["Band", "Problem", "pose_problem", "read_table"]
+
+_NARROW = 14
+_WIDE = 18
+"""Band limits in Fourier pixels, for a particle that fills its box: subspace, and finishing in map space."""
+_MOST = 40
+_MASK_EDGE = 0.05
+_CONTRAST, _SHIFT_PX, _TURN_RAD = 0.05, 0.7, np.deg2rad(2.5)
+"""Standard deviations of the nuisances: share of the contrast, px of the full box, radians."""
+_FEWEST = 40
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band limit of the sort and what depends on it.
+
+    Attributes
+    ----------
+    store : whitened residuals from the consensus.
+    grid, mask : grid of the maps and where differences are allowed, float32 (size, size, size).
+    fixed : complex64 (7, Fourier volume), nuisance maps scaled by their standard deviations.
+    power : float64 (shells,), spectral power of the consensus; priors of differences are a share of it.
+    """
+
+    store: ParticleStore
+    grid: BandGrid
+    mask: np.ndarray
+    fixed: np.ndarray
+    power: np.ndarray
+
+    def start(self) -> Subspace:
+        """Subspace without learned maps."""
+        empty = np.zeros((0, *self.grid.fourier_shape), np.complex64)
+        spread = np.array([_CONTRAST, *[_SHIFT_PX] * 3, *[_TURN_RAD] * 3])
+        return Subspace(self.grid, self.fixed, empty, self.mask, spread)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A sort, ready to be solved.
+
+    Attributes
+    ----------
+    options, table, comm : what is sorted, how, and by whom.
+    rows : int64 (n,), table row of every particle in sort order.
+    narrow, wide : bands for the subspace and for the finishing loop.
+    consensus : map of all particles.
+    half : int (n,), half-set of every particle in sort order.
+    orientation : int (n,), orientation group.
+    mask : float32 (box, box, box) given by the user, or None; on rank 0.
+    bad : images that were left out.
+    """
+
+    options: SortOptions
+    table: ParticleTable
+    comm: Communicator
+    rows: np.ndarray
+    narrow: Band
+    wide: Band
+    consensus: Consensus
+    half: np.ndarray
+    orientation: np.ndarray
+    mask: np.ndarray | None
+    bad: list[BadImage]
+
+    @property
+    def count(self) -> int:
+        """Number of particles that are sorted."""
+        return len(self.rows)
+
+
+def read_table(options: SortOptions, comm: Communicator) -> tuple[ParticleTable, np.ndarray | None]:
+    """Read and check table and mask on the master, share the table. Collective."""
+    found: tuple[ParticleTable, np.ndarray | None] | None = None
+    with together(comm):
+        if comm.is_root:
+            table = read_particles(options.instack, datadir=options.datadir, angpix=options.angpix)
+            if table.box_px is None:
+                raise InputError(f"no image stack of {options.instack} was found; name its folder with --datadir.")
+            options.check_box(table.box_px)
+            if len(table) < _FEWEST:
+                raise InputError(
+                    f"{options.instack} holds {len(table)} particles, too few to sort; give at least {_FEWEST}."
+                )
+            mask = None if options.mask3D is None else read_mask(options.mask3D, table.box_px, table.pixel_size_A)
+            found = table, mask
+    table = comm.bcast(None if found is None else found[0])
+    return table, None if found is None else found[1]
+
+
+def pose_problem(
+    options: SortOptions, table: ParticleTable, mask: np.ndarray | None, comm: Communicator, tell: StoryLog
+) -> Problem:
+    """Read the images once and prepare all that the sort needs. Collective."""
+    assert table.box_px is not None
+    box = table.box_px
+    radius_px = options.radius_px(box)
+    limit = _band_limit(options, box, radius_px, _WIDE)
+    store, rows, bad = _load(options, table, comm, limit, radius_px)
+    if bad:
+        tell(f"{len(bad)} bad images are left out (--skip-bad), the first: {bad[0].describe()}.")
+    half = _half_sets(table, rows, options.seed)
+    groups = int(table.optics_group.max(initial=0)) + 1
+    grid = _grid(limit)
+    sphere = _sorting_mask(comm, mask, grid, radius_px / box)
+    local_half = half[store.positions]
+    whitened, _ = whiten(store, store.data.images, groups)
+    first = build_consensus(whitened, grid, local_half, sphere)
+    whitened, _ = whiten(whitened, subtract_consensus(whitened, first), groups)
+    consensus = build_consensus(whitened, grid, local_half, sphere)
+    residual = whitened.with_data(whitened.data.with_images(subtract_consensus(whitened, consensus)))
+    shell = max(last_shell_above(consensus.fsc, 0.143), min(6, limit))
+    wide = _band(comm, residual, consensus, min(limit, shell), mask, radius_px / box, box)
+    narrow_limit = min(wide.grid.radius, _band_limit(options, box, radius_px, _NARROW))
+    narrow = _band(comm, residual, consensus, narrow_limit, mask, radius_px / box, box)
+    tell(
+        f"The consensus of {len(rows)} particles reaches {box * table.pixel_size_A / shell:.1f} A inside the band that "
+        f"was read ({box * table.pixel_size_A / limit:.1f} A); differences are learned to "
+        f"{box * table.pixel_size_A / narrow_limit:.1f} A and finished to "
+        f"{box * table.pixel_size_A / wide.grid.radius:.1f} A."
+    )
+    matrices = relion_matrices(table.angles_deg[rows])
+    orientation = orientation_groups(matrices, options.orientation_groups, 20, point_group(options.sym))
+    return Problem(options, table, comm, rows, narrow, wide, consensus, half, orientation, mask, bad)
+
+
+def _band_limit(options: SortOptions, box: int, radius_px: int, limit: int) -> int:
+    """Fourier pixels that reach the same detail in units of the particle, whatever its share of the box."""
+    if options.nxinit is not None:
+        return max(options.nxinit // 2 - 1, 4)
+    filled = min(box / (2 * radius_px + 4), _MOST / limit)
+    return min(round(limit * max(filled, 1.0)), box // 2 - 1)
+
+
+def _grid(radius: int) -> BandGrid:
+    return BandGrid(good_even_size(int(np.ceil(2.5 * radius)) + 2), radius)
+
+
+def _sorting_mask(comm: Communicator, mask: np.ndarray | None, grid: BandGrid, radius: float) -> np.ndarray:
+    made = None
+    if comm.is_root:
+        edge = min(_MASK_EDGE, radius / 4)
+        made = soft_sphere(grid.distance, radius - edge, edge)
+        if mask is not None:
+            made = np.clip(resample_map(mask, grid.size), 0.0, 1.0).astype(np.float32)
+    shared: np.ndarray = comm.bcast(made)
+    return shared
+
+
+def _band(
+    comm: Communicator,
+    residual: ParticleStore,
+    consensus: Consensus,
+    radius: int,
+    mask: np.ndarray | None,
+    share: float,
+    box: int,
+) -> Band:
+    grid = _grid(radius)
+    sphere = _sorting_mask(comm, mask, grid, share)
+    # Fourier voxels are in units of the data on every grid, so the consensus moves by cropping its volume.
+    inner = consensus.grid
+    cut = slice(inner.half - grid.half, inner.half + grid.half + 1)
+    volume = consensus.volume[cut, cut, : grid.half + 1] * grid.support
+    reference = grid.to_real(volume, corrected=False) * grid.sinc2
+    deviations = np.array([_CONTRAST, *[_SHIFT_PX * grid.size / box] * 3, *[_TURN_RAD] * 3], np.float32)
+    maps = nuisance_maps(grid, reference, sphere) * deviations[:, None, None, None]
+    power = np.maximum(grid.shell_mean(np.abs(volume) ** 2), 1e-9)
+    # Shell 0 holds no data, and the last one is cut by the band limit.
+    power[0], power[-1] = power[1], power[-2]
+    return Band(residual.with_data(residual.data.cropped(radius)), grid, sphere, grid.to_fourier(maps), power)
+
+
+def _half_sets(table: ParticleTable, rows: np.ndarray, seed: int) -> np.ndarray:
+    """Half-sets of the refinement where the table has both, else random ones."""
+    subset = table.random_subset[rows]
+    if {1, 2} <= set(np.unique(subset).tolist()):
+        drawn = stream(seed, "half-sets").integers(0, 2, len(rows))
+        return np.where(subset > 0, subset - 1, drawn).astype(np.int64) % 2
+    return np.asarray(stream(seed, "half-sets").permutation(len(rows)) % 2, np.int64)
+
+
+def _load(
+    options: SortOptions, table: ParticleTable, comm: Communicator, limit: int, radius_px: int
+) -> tuple[ParticleStore, np.ndarray, list[BadImage]]:
+    """Every rank reads its own particles; bad images are refused together, or left out."""
+    matrices = relion_matrices(table.angles_deg)
+    rows = direction_order(matrices, _identity(table))
+    chunks, dealt = deal_particles(len(rows), comm)
+    mine = dealt[comm.rank]
+    own = rows[chunks[mine[0]][0] : chunks[mine[-1]][1]] if mine else rows[:0]
+    found: list[BadImage] = []
+    error: Exception | None = None
+    try:
+        with ImageReader(table) as reader:
+            data = load_band(
+                table,
+                own,
+                matrices[own],
+                limit,
+                reader.read,
+                particle_radius_px=radius_px,
+                inspect=lambda chosen, images: found.extend(judge_images(images, chosen, table)),
+            )
+    except Exception as caught:
+        error = caught
+    raise_together(comm, error)
+    bad = [image for part in comm.allgather(found) for image in part]
+    if bad and not options.skip_bad:
+        listed = "; ".join(image.describe() for image in bad[:5])
+        more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise_together(comm, InputError(f"{len(bad)} bad images: {listed}{more}; mend them, or go on without with --skip-bad."))
+    store = ParticleStore(comm, len(rows), chunks, mine, data)
+    if bad:
+        good = ~np.isin(rows, [image.row for image in bad])
+        store, rows = store.restricted(good), rows[good]
+    if len(rows) < _FEWEST:
+        raise_together(comm, InputError(f"only {len(rows)} good images are left of {len(table)}; at least {_FEWEST} are needed."))
+    return store, rows, bad
+
+
+def _identity(table: ParticleTable) -> np.ndarray:
+    """Key of a particle that does not depend on its row, for breaking ties of the order."""
+    return np.array([f"{table.stack_names[stack]}@{index:09d}" for stack, index in zip(table.stack_id, table.stack_index, strict=True)])

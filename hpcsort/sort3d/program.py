@@ -1,0 +1,226 @@
+"""The program sort3d: reads, sorts, reconstructs, writes, and tells the story."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hpcsort.geometry import point_group
+from hpcsort.io import ParticleTable
+from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_GB, together
+from hpcsort.sort3d.final import GroupMaps, reconstruct_groups, write_group_maps
+from hpcsort.sort3d.generations import Sorting, sort_generations
+from hpcsort.sort3d.options import SortOptions
+from hpcsort.sort3d.outputs import claim_folder, hash_inputs, write_clusters, write_run, write_table
+from hpcsort.sort3d.problem import Problem, pose_problem, read_table
+from hpcsort.sort3d.sizes import smallest_group
+
+__all__ = ["Group", "SortResult", "sort3d"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A reproducible group.
+
+    Attributes
+    ----------
+    size : number of particles.
+    generation : in which it was found, from 0.
+    reproducibility, chance_mean, chance_std, p : Jaccard score of independent chains against chance.
+    resolution_A : of its final map, FSC 0.143.
+    """
+
+    size: int
+    generation: int
+    reproducibility: float
+    chance_mean: float
+    chance_std: float
+    p: float
+    resolution_A: float
+
+
+@dataclass(frozen=True)
+class SortResult:
+    """Result of a sort.
+
+    Attributes
+    ----------
+    labels : int64 (N,), group of each particle in the order of the table, -1 unaccounted.
+    agreeing : float64 (N,), share of the chains that agree on the particle.
+    probability : float64 (N,), mean probability of the particle's group.
+    groups : one entry a group; known on rank 0, empty elsewhere.
+    seconds : wall time of each stage.
+    """
+
+    labels: np.ndarray
+    agreeing: np.ndarray
+    probability: np.ndarray
+    groups: list[Group]
+    seconds: dict[str, float]
+
+
+def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
+    """Sort a particle stack into reproducible groups and write them to ``options.output_dir``. Collective.
+
+    Parameters
+    ----------
+    options : what to sort and how.
+    comm : all ranks of the run.
+
+    Raises
+    ------
+    HpcsortError
+        With one sentence, on every rank alike, for input, options or output that cannot be used.
+    """
+    with threadpool_limits(1):
+        table, mask = read_table(options, comm)
+        with together(comm):
+            if comm.is_root:
+                claim_folder(options.output_dir, options.overwrite)
+        with StoryLog(options.output_dir / "log.txt", comm, options.quiet) as tell:
+            return _run(options, table, mask, comm, tell)
+
+
+def _run(
+    options: SortOptions, table: ParticleTable, mask: np.ndarray | None, comm: Communicator, tell: StoryLog
+) -> SortResult:
+    seconds: dict[str, float] = {}
+    tell(
+        f"sort3d of {options.instack}: {len(table)} particles of {table.box_px} px at {table.pixel_size_A:g} A, "
+        f"{comm.size} rank{'s' if comm.size > 1 else ''}, seed {options.seed}."
+    )
+    for note in table.notes:
+        tell(f"Note: {note}")
+    with Stage("reading and consensus", seconds):
+        problem = pose_problem(options, table, mask, comm, tell)
+    with Stage("sorting", seconds), Progress("step", _expected_steps(options), comm, options.quiet) as progress:
+        sorting = sort_generations(problem, tell, progress)
+    labels = np.full(len(table), -1, np.int64)
+    agreeing, probability = np.zeros(len(table)), np.zeros(len(table))
+    labels[problem.rows] = sorting.labels
+    agreeing[problem.rows] = sorting.agreeing
+    probability[problem.rows] = sorting.probability
+    with Stage("final maps", seconds):
+        maps = _final_maps(problem, labels, sorting)
+    resolutions = [group.resolution_A for group in maps or []]
+    groups = _groups(sorting, labels, resolutions) if comm.is_root else []
+    memory = peak_memory_GB(comm)
+    with together(comm):
+        if comm.is_root:
+            _write(problem, sorting, (labels, agreeing, probability), maps or [], groups, seconds, memory)
+    _tell_end(tell, sorting, labels, groups, seconds, memory)
+    return SortResult(labels, agreeing, probability, groups, seconds)
+
+
+def _expected_steps(options: SortOptions) -> int:
+    """Steps of the progress line for two generations: a pair learned and two numbers of classes finished, and so on."""
+    first = 3 + 4
+    further = 5 * (2 ** (options.depth_order - 1) - 1)
+    return 2 * first + further
+
+
+def _wants_core_map(options: SortOptions, core: int, count: int) -> bool:
+    least = options.num_core_set if options.num_core_set is not None else max(100, smallest_group(count))
+    return core >= least
+
+
+def _final_maps(problem: Problem, labels: np.ndarray, sorting: Sorting) -> list[GroupMaps] | None:
+    """Maps of all groups, and of the core set as the last where it is large enough."""
+    options, table = problem.options, problem.table
+    assert table.box_px is not None
+    members = [np.flatnonzero(labels == group) for group in range(len(sorting.origin))]
+    core = _core_rows(problem, labels)
+    if _wants_core_map(options, len(core), problem.count):
+        members.append(core)
+    half = np.zeros(len(table), np.int64)
+    half[problem.rows] = problem.half
+    return reconstruct_groups(
+        problem.comm,
+        table,
+        members,
+        half=half,
+        radius_px=options.radius_px(table.box_px),
+        mask=problem.mask,
+        symmetry=point_group(options.sym),
+    )
+
+
+def _core_rows(problem: Problem, labels: np.ndarray) -> np.ndarray:
+    """Unaccounted particles whose images are good."""
+    return np.sort(problem.rows[labels[problem.rows] < 0])
+
+
+def _groups(sorting: Sorting, labels: np.ndarray, resolutions: list[float]) -> list[Group]:
+    return [
+        Group(
+            int((labels == index).sum()), sorting.origin[index], sorting.reproducibility[index],
+            sorting.chance_mean[index], sorting.chance_std[index], sorting.p[index], resolutions[index],
+        )
+        for index in range(len(sorting.origin))
+    ]  # fmt: skip
+
+
+def _write(
+    problem: Problem,
+    sorting: Sorting,
+    particles: tuple[np.ndarray, np.ndarray, np.ndarray],
+    maps: list[GroupMaps],
+    groups: list[Group],
+    seconds: dict[str, float],
+    memory: float,
+) -> None:
+    options, table = problem.options, problem.table
+    folder = options.output_dir
+    labels = particles[0]
+    write_clusters(folder, labels, sorting.origin, options.include_unaccounted)
+    write_table(folder, table, *particles)
+    for index, group_maps in enumerate(maps):
+        stem = f"vol_cluster{index:03d}" if index < len(groups) else "volume_core"
+        write_group_maps(folder, stem, group_maps, table.pixel_size_A)
+    results: dict[str, Any] = {
+        "particles": len(table),
+        "accounted": int((labels >= 0).sum()),
+        "bad_images": [image.describe() for image in problem.bad],
+        "groups": [{key: _plain(value) for key, value in vars(group).items()} for group in groups],
+        "held_out": [
+            {
+                "generation": generation.number,
+                "before_finishing": generation.held,
+                "after_finishing": generation.finished,
+                "chosen": generation.classes,
+            }
+            for generation in sorting.generations
+        ],
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "peak_memory_GB_of_a_rank": round(memory, 3),
+    }
+    write_run(folder, options, problem.comm.size, hash_inputs(options, table), results)
+
+
+def _plain(value: float) -> float | None:
+    """JSON has no infinity: an unknown resolution is null."""
+    return value if np.isfinite(value) else None
+
+
+def _tell_end(
+    tell: Callable[[str], None],
+    sorting: Sorting,
+    labels: np.ndarray,
+    groups: list[Group],
+    seconds: dict[str, float],
+    memory: float,
+) -> None:
+    count, accounted = len(labels), int((labels >= 0).sum())
+    tell(f"{len(groups)} group{'s' if len(groups) != 1 else ''}, {accounted} of {count} particles accounted for.")
+    tell("group   size  generation  reproducibility %   by chance %        p  resolution A")
+    for index, group in enumerate(groups):
+        tell(
+            f"{index:5d} {group.size:6d} {group.generation:11d} {100 * group.reproducibility:18.1f}"
+            f" {100 * group.chance_mean:6.1f} +- {100 * group.chance_std:4.1f} {group.p:8.2g} {group.resolution_A:13.1f}"
+        )
+    spent = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items())
+    tell(f"Time: {spent}. Largest memory of a rank: {memory:.2f} GB. Generations: {len(sorting.generations)}.")
