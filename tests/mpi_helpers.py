@@ -54,7 +54,8 @@ def _run(
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})},
+        # The package that the tests imported, not the one in the working folder that may lack its compiled kernels.
+        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", **(env or {})},
         start_new_session=True,  # its own process group, so that a time-out ends it and nothing else
     )
     try:

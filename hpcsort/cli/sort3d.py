@@ -28,7 +28,9 @@ Examples:
 @click.option(
     "--img-per-grp", type=int, help="Asked-for size of a group. [held-out likelihood chooses the number of groups]"
 )
-@click.option("--nxinit", type=int, help="Window of the sort in pixels; its band is nxinit / 2 - 1. [follows the FSC]")
+@click.option(
+    "--nxinit", type=int, help="Window of the sort in pixels; its band is nxinit / 2 - 1. [follows particle and FSC]"
+)
 @click.option(
     "--mask3D", "--mask3d", "mask3D", type=click.Path(path_type=Path), help="Mask of the particle. [a soft sphere]"
 )
@@ -52,7 +54,7 @@ Examples:
 )
 @click.option("--not-freeze-groups", is_flag=True, help="With --img-per-grp: merge groups that prove to be equal.")
 @click.option("--not-include-unaccounted", is_flag=True, help="Leave unaccounted particles out of the last cluster.")
-@click.option("--components", type=int, help="Number of maps of the subspace. [held-out likelihood chooses]")
+@click.option("--components", type=int, help="Number of maps of the subspace. [8]")
 @click.option("--max-groups", type=int, default=10, show_default=True, help="Largest number of groups tried.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same groups.")
 @click.option("--angpix", type=float, help="Pixel size in A where the STAR file lacks it.")

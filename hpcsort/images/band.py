@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.fft
 
+from hpcsort.errors import InputError
 from hpcsort.io.particles import ParticleTable
 from hpcsort.optics import ctf
 

@@ -23,6 +23,7 @@ _CLASS_SHARE = 0.2
 within a factor of three either way (benchmarks/accuracy.md)."""
 _COMPONENTS = 8
 _STARTS = 6
+_BATCH = 3
 _FINISH_ITERATIONS = 4
 _STANDARD_ERRORS = 2.0
 
@@ -82,7 +83,7 @@ class ChainPair:
 
 
 def learn_pair(task: Task, split: int, numbers: list[int]) -> ChainPair:
-    """Learn two subspaces and fit mixtures of ``numbers`` of new classes. Collective."""
+    """Learn two subspaces and fit mixtures of ``numbers`` (rising) of new classes, until more are worse. Collective."""
     problem = task.problem
     seed, key = problem.options.seed, f"generation {task.generation} split {split}"
     half = np.asarray(stream(seed, key, "halves").permutation(problem.count) % 2, np.int64)
@@ -97,26 +98,31 @@ def learn_pair(task: Task, split: int, numbers: list[int]) -> ChainPair:
     statistics = [particle_statistics(band.store, subspace) for subspace in subspaces]
     own_rows = [np.flatnonzero(task.active & (half == chain)) for chain in (0, 1)]
     fixed = [_known_centres(task, statistics[chain], half == chain) for chain in (0, 1)]
-    mixtures = best_mixtures(
-        problem.comm,
-        [part.rows(rows) for part, rows in zip(statistics, own_rows, strict=True)],
-        numbers,
-        seed=seed,
-        key=key,
-        starts=_STARTS,
-        floors=task.floors,
-        fixed=fixed,
-    )
-    active = np.flatnonzero(task.active)
-    held = {}
-    for number in numbers:
-        gain = np.empty(problem.count)
-        for chain in (0, 1):
-            other = np.flatnonzero(task.active & (half != chain))
-            gain[other] = held_out(mixtures[chain][number], statistics[chain].rows(other))
-        held[number] = gain[active]
+    mixtures: list[dict[int, Mixture]] = [{}, {}]
+    held: dict[int, np.ndarray] = {}
+    own_statistics = [part.rows(rows) for part, rows in zip(statistics, own_rows, strict=True)]
+    for batch in (numbers[first : first + _BATCH] for first in range(0, len(numbers), _BATCH)):
+        found = best_mixtures(
+            problem.comm, own_statistics, batch, seed=seed, key=key, starts=_STARTS, floors=task.floors, fixed=fixed
+        )
+        for mixture, more in zip(mixtures, found, strict=True):
+            mixture.update(more)
+        held.update({number: _held_out(task, half, statistics, mixtures, number) for number in batch})
+        # More classes than are worse already would be worse still.
+        if max(held, key=lambda number: held[number].mean()) <= batch[-1] - _BATCH:
+            break
     task.step(f"split {split + 1}, classes fitted")
     return ChainPair(split, half, subspaces, statistics, mixtures, held)
+
+
+def _held_out(
+    task: Task, half: np.ndarray, statistics: list[Statistics], mixtures: list[dict[int, Mixture]], number: int
+) -> np.ndarray:
+    gain = np.empty(task.problem.count)
+    for chain in (0, 1):
+        other = np.flatnonzero(task.active & (half != chain))
+        gain[other] = held_out(mixtures[chain][number], statistics[chain].rows(other))
+    return gain[task.active]
 
 
 def _known_centres(task: Task, statistics: Statistics, mine: np.ndarray) -> np.ndarray:

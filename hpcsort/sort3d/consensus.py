@@ -126,8 +126,6 @@ def _grid_fsc(grid: BandGrid, map_a: np.ndarray, map_b: np.ndarray) -> np.ndarra
     fourier_a = grid.to_fourier(map_a, corrected=False)
     fourier_b = grid.to_fourier(map_b, corrected=False)
     cross = grid.shell_mean((fourier_a * fourier_b.conj()).real)
-    return shell_correlation(
-        cross, grid.shell_mean(np.abs(fourier_a) ** 2), grid.shell_mean(np.abs(fourier_b) ** 2)
-    )[: grid.radius + 1]
-
-
+    return shell_correlation(cross, grid.shell_mean(np.abs(fourier_a) ** 2), grid.shell_mean(np.abs(fourier_b) ** 2))[
+        : grid.radius + 1
+    ]

@@ -91,7 +91,7 @@ class Evidence:
         return np.asarray(scale * self.linear - 0.5 * scale**2 * self.power)
 
     def nuisances(self, shares: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Expected nuisances (n, 7) of particles that belong to the classes by ``shares`` (n, K)."""
+        """Return the expected nuisances (n, 7) of particles that belong to the classes by ``shares`` (n, K)."""
         total = shares.sum(axis=1, keepdims=True)
         return np.asarray(total * self.rest - np.einsum("nk,nka->na", shares * scale, self.pull))
 

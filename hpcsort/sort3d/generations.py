@@ -153,7 +153,7 @@ def _schedule(problem: Problem, active: int, most: int, minimum: int) -> list[in
 
 
 def _choose(task: Task, pair: ChainPair) -> tuple[int, dict[int, float], list[np.ndarray]]:
-    """Number of new classes: proposed by the subspace, then confirmed against one class fewer in map space."""
+    """Choose the number of new classes: proposed by the subspace, then confirmed against one class fewer in map space."""
     number = choose_number(pair.held, _LIBERAL)
     lowest = min(pair.held)
     joints, gain = finish_pair(task, pair, number)
@@ -172,8 +172,11 @@ def _accept_all(state: Sorting, agreeing: np.ndarray) -> None:
     state.labels[:] = 0
     state.agreeing[:] = agreeing
     state.probability[:] = 1.0
-    for values, value in ((state.reproducibility, 1.0), (state.chance_mean, 1.0), (state.chance_std, 0.0), (state.p, 1.0)):
-        values.append(value)
+    # Everybody agrees on one group, by chance as well.
+    state.reproducibility.append(1.0)
+    state.chance_mean.append(1.0)
+    state.chance_std.append(0.0)
+    state.p.append(1.0)
     state.origin.append(0)
 
 

@@ -41,7 +41,9 @@ class Agreement:
     rejected: list[tuple[int, float, float, str]]
 
 
-def compare_chains(labels: list[np.ndarray], joints: list[np.ndarray], minimum: int, seed: int, offset: int = 0) -> Agreement:
+def compare_chains(
+    labels: list[np.ndarray], joints: list[np.ndarray], minimum: int, seed: int, offset: int = 0
+) -> Agreement:
     """Match the classes of all chains and keep what they share.
 
     Chains 0 and 1, 2 and 3, ... are pairs of one half split: they share no noise, and their Jaccard scores measure
@@ -58,7 +60,8 @@ def compare_chains(labels: list[np.ndarray], joints: list[np.ndarray], minimum: 
     """
     count = len(labels[0])
     classes = joints[0].shape[1] - offset
-    aligned, probabilities = [], []
+    aligned: list[np.ndarray] = []
+    probabilities: list[np.ndarray] = []
     for chain, own in enumerate(labels):
         shifted = np.where(own >= offset, own - offset, -1)
         share = softmax(joints[chain], axis=1)[:, offset:]
@@ -124,4 +127,3 @@ def _why_not(size: int, minimum: int, score: float, mean: float, std: float, p: 
     if size < minimum:
         return f"its {size} reproducible particles are fewer than the minimum group size {minimum}"
     return ""
-

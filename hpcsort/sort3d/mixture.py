@@ -47,7 +47,7 @@ def fit_mixture(
     first_temperature: float = 1 / 0.3,
     fixed: np.ndarray | None = None,
 ) -> Mixture:
-    """Expectation maximisation from ``start``, annealed from ``first_temperature`` to 1.
+    """Maximise the likelihood by EM from ``start``, annealed from ``first_temperature`` to 1.
 
     Parameters
     ----------

@@ -21,14 +21,15 @@ class SortOptions:
     output_dir : folder of the results.
     radius : particle radius in px of the full box; None is box // 2 - 2.
     sym : point group of the maps.
-    img_per_grp : asked-for size of a group; None lets held-out likelihood choose the number of groups.
+    img_per_grp : asked-for size of a group: at most N / img_per_grp groups are made, and equal ones are merged as
+        held-out likelihood says. None tries up to ``max_groups``.
     nxinit : window size of the sort in px (its band is nxinit / 2 - 1); None follows the FSC.
     mask3D : mask of the particle; None is a soft sphere of ``radius``.
     orientation_groups : number of view directions in which the minimum group size is held.
     nstep : steps in which the minimum group size is lowered.
     depth_order : the first generation compares 2^(depth_order - 1) pairs of runs, on different half splits.
     num_core_set : smallest core set that gets a map; None is the larger of 100 and the minimum group size.
-    freeze_groups : with ``img_per_grp``: groups that are equal are not merged.
+    freeze_groups : with ``img_per_grp``: the minimum group size is one number and not lowered in ``nstep`` steps.
     include_unaccounted : write the unaccounted particles as the last cluster of a generation too.
     components : number J of maps of the subspace; None follows held-out likelihood.
     max_groups : largest number of groups tried when held-out likelihood chooses.
@@ -51,7 +52,7 @@ class SortOptions:
     nstep: int = 5
     depth_order: int = 2
     num_core_set: int | None = None
-    freeze_groups: bool = False
+    freeze_groups: bool = True
     include_unaccounted: bool = True
     components: int | None = None
     max_groups: int = 10
@@ -77,7 +78,9 @@ class SortOptions:
             raise OptionError(f"--depth-order {self.depth_order} would compare {2 ** (self.depth_order - 1)} pairs of "
                               "runs; give 1 to 6.")  # fmt: skip
         if self.components is not None and self.components > 40:
-            raise OptionError(f"--components {self.components} is above 40, the most the subspace can hold; give 1 to 40.")
+            raise OptionError(
+                f"--components {self.components} is above 40, the most the subspace can hold; give 1 to 40."
+            )
         if self.angpix is not None and not self.angpix > 0:
             raise OptionError(f"--angpix {self.angpix} is not a pixel size in A; give a positive number.")
         point_group(self.sym)

@@ -228,16 +228,25 @@ def _load(
     if bad and not options.skip_bad:
         listed = "; ".join(image.describe() for image in bad[:5])
         more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise_together(comm, InputError(f"{len(bad)} bad images: {listed}{more}; mend them, or go on without with --skip-bad."))
+        raise_together(
+            comm, InputError(f"{len(bad)} bad images: {listed}{more}; mend them, or go on without with --skip-bad.")
+        )
     store = ParticleStore(comm, len(rows), chunks, mine, data)
     if bad:
         good = ~np.isin(rows, [image.row for image in bad])
         store, rows = store.restricted(good), rows[good]
     if len(rows) < _FEWEST:
-        raise_together(comm, InputError(f"only {len(rows)} good images are left of {len(table)}; at least {_FEWEST} are needed."))
+        raise_together(
+            comm, InputError(f"only {len(rows)} good images are left of {len(table)}; at least {_FEWEST} are needed.")
+        )
     return store, rows, bad
 
 
 def _identity(table: ParticleTable) -> np.ndarray:
     """Key of a particle that does not depend on its row, for breaking ties of the order."""
-    return np.array([f"{table.stack_names[stack]}@{index:09d}" for stack, index in zip(table.stack_id, table.stack_index, strict=True)])
+    return np.array(
+        [
+            f"{table.stack_names[stack]}@{index:09d}"
+            for stack, index in zip(table.stack_id, table.stack_index, strict=True)
+        ]
+    )

@@ -117,7 +117,7 @@ def _run(
 
 
 def _expected_steps(options: SortOptions) -> int:
-    """Steps of the progress line for two generations: a pair learned and two numbers of classes finished, and so on."""
+    """Count the steps of two generations: a pair is learned, two numbers of classes are finished, and so on."""
     first = 3 + 4
     further = 5 * (2 ** (options.depth_order - 1) - 1)
     return 2 * first + further
@@ -129,7 +129,7 @@ def _wants_core_map(options: SortOptions, core: int, count: int) -> bool:
 
 
 def _final_maps(problem: Problem, labels: np.ndarray, sorting: Sorting) -> list[GroupMaps] | None:
-    """Maps of all groups, and of the core set as the last where it is large enough."""
+    """Reconstruct all groups, and the core set as the last where it is large enough."""
     options, table = problem.options, problem.table
     assert table.box_px is not None
     members = [np.flatnonzero(labels == group) for group in range(len(sorting.origin))]
@@ -220,7 +220,8 @@ def _tell_end(
     for index, group in enumerate(groups):
         tell(
             f"{index:5d} {group.size:6d} {group.generation:11d} {100 * group.reproducibility:18.1f}"
-            f" {100 * group.chance_mean:6.1f} +- {100 * group.chance_std:4.1f} {group.p:8.2g} {group.resolution_A:13.1f}"
+            f" {100 * group.chance_mean:6.1f} +- {100 * group.chance_std:4.1f} {group.p:8.2g}"
+            f" {group.resolution_A:13.1f}"
         )
     spent = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items())
     tell(f"Time: {spent}. Largest memory of a rank: {memory:.2f} GB. Generations: {len(sorting.generations)}.")

@@ -65,7 +65,8 @@ def reduced_moments(linear: np.ndarray, gram: np.ndarray, nuisances: int) -> tup
     """
     # Whitened complex noise has E|n|^2 = 1 per pixel, hence the factor 2 of Re(conj(a) b) in the exponent.
     joint, right = 2.0 * gram, 2.0 * linear
-    fixed, mixed, free = joint[:, :nuisances, :nuisances], joint[:, :nuisances, nuisances:], joint[:, nuisances:, nuisances:]
+    fixed, mixed = joint[:, :nuisances, :nuisances], joint[:, :nuisances, nuisances:]
+    free = joint[:, nuisances:, nuisances:]
     both = np.concatenate([mixed, right[:, :nuisances, None]], axis=2)
     solved = np.linalg.solve(fixed + np.eye(nuisances), both)
     precision = free - np.einsum("nsa,nsb->nab", mixed, solved[:, :, :-1])

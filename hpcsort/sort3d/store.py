@@ -61,7 +61,7 @@ class ParticleStore:
 
     @property
     def positions(self) -> slice:
-        """This rank's particles in sort order."""
+        """Particles of this rank, in sort order."""
         if not self.mine:
             return slice(0, 0)
         return slice(self.chunks[self.mine[0]][0], self.chunks[self.mine[-1]][1])
@@ -88,9 +88,7 @@ class ParticleStore:
         """Join per-particle rows of all ranks in sort order, on every rank."""
         return self.comm.allgather_rows(local)
 
-    def sum_blocks(
-        self, shape: tuple[int, ...], bound: float, fill: Callable[[Block, np.ndarray], None]
-    ) -> np.ndarray:
+    def sum_blocks(self, shape: tuple[int, ...], bound: float, fill: Callable[[Block, np.ndarray], None]) -> np.ndarray:
         """Exact sum over all blocks of all ranks of what ``fill`` adds to a zeroed float32 array.
 
         ``bound`` is an upper limit of the absolute value of any element of the total and the same on every rank.

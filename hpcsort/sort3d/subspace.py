@@ -89,9 +89,7 @@ def unpack_lower(packed: np.ndarray, size: int) -> np.ndarray:
 def moments(store: ParticleStore, volumes: np.ndarray, count: int, pad: int, rows: slice) -> tuple[np.ndarray, ...]:
     """Linear terms (n, count) and packed Gram matrices of ``count`` maps for local particles ``rows``, float64."""
     data = store.data.rows(rows)
-    linear, gram = section_moments(
-        volumes, count, data.images, data.ctfs, data.rotations, data.px, data.py, pad
-    )
+    linear, gram = section_moments(volumes, count, data.images, data.ctfs, data.rotations, data.px, data.py, pad)
     return linear.astype(np.float64), gram.astype(np.float64)
 
 
@@ -231,7 +229,8 @@ def _standardise(
     store: ParticleStore, subspace: Subspace, latent: np.ndarray, covariance: np.ndarray
 ) -> tuple[Subspace, np.ndarray, np.ndarray]:
     """Rescale and rotate the latents to unit covariance (and the maps inversely), ordered by the maps' power."""
-    second = covariance[:, NUISANCES:, NUISANCES:] + np.einsum("ni,nj->nij", latent[:, NUISANCES:], latent[:, NUISANCES:])
+    free_latent = latent[:, NUISANCES:]
+    second = covariance[:, NUISANCES:, NUISANCES:] + np.einsum("ni,nj->nij", free_latent, free_latent)
     scatter = store.total(second) / max(store.count, 1)
     factor = np.linalg.cholesky(scatter + 1e-9 * np.eye(len(scatter)))
     mixed = np.tensordot(factor.T, subspace.free, axes=1)

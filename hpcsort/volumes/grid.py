@@ -148,7 +148,7 @@ class BandGrid:
         Fourier voxels are in units of the data, whatever the sampling of the maps, so that values are kept.
         """
         if narrow.pad != self.pad or narrow.half > self.half:
-            raise ValueError(f"a band of {narrow.radius} at pad {narrow.pad} does not lie in {self.radius} at {self.pad}")
+            raise ValueError(f"band {narrow.radius} at pad {narrow.pad} does not lie in {self.radius} at {self.pad}")
         out = np.zeros((*volumes.shape[:-3], *self.fourier_shape), np.complex64)
         inner = slice(self.half - narrow.half, self.half + narrow.half + 1)
         out[..., inner, inner, : narrow.half + 1] = volumes
