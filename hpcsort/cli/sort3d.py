@@ -26,10 +26,10 @@ Examples:
 @click.option("--radius", type=int, help="Particle radius in pixels of the full box. [box // 2 - 2]")
 @click.option("--sym", default="c1", show_default=True, help="Point group of the maps: c1, c4, d2, t, o, i ...")
 @click.option(
-    "--img-per-grp", type=int, help="Asked-for size of a group. [held-out likelihood chooses the number of groups]"
+    "--img-per-grp", type=int, help="Asked-for size of a group: the stack makes at most so many groups. [--max-groups]"
 )
 @click.option(
-    "--nxinit", type=int, help="Window of the sort in pixels; its band is nxinit / 2 - 1. [follows particle and FSC]"
+    "--nxinit", type=int, help="Window of the sort in pixels; its band is nxinit / 2 - 1. [from particle and FSC]"
 )
 @click.option(
     "--mask3D", "--mask3d", "mask3D", type=click.Path(path_type=Path), help="Mask of the particle. [a soft sphere]"
@@ -52,7 +52,7 @@ Examples:
 @click.option(
     "--num-core-set", type=int, help="Smallest core set that gets a map. [the minimum group size, at least 100]"
 )
-@click.option("--not-freeze-groups", is_flag=True, help="With --img-per-grp: merge groups that prove to be equal.")
+@click.option("--not-freeze-groups", is_flag=True, help="With --img-per-grp: lower the minimum size in steps.")
 @click.option("--not-include-unaccounted", is_flag=True, help="Leave unaccounted particles out of the last cluster.")
 @click.option("--components", type=int, help="Number of maps of the subspace. [8]")
 @click.option("--max-groups", type=int, default=10, show_default=True, help="Largest number of groups tried.")

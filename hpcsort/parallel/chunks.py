@@ -17,7 +17,8 @@ def cut_chunks(weights: ArrayLike, target: float) -> list[tuple[int, int]]:
     weights : (N,) non-negative
         Work of each row, for example its number of smears.
     target : float, > 0
-        Wanted weight of a chunk; no chunk weighs more than about this plus its heaviest row.
+        Wanted weight of a chunk; no chunk weighs more than this, or the mean row if that is
+        heavier, plus its heaviest row.
 
     Returns
     -------

@@ -13,16 +13,16 @@ from hpcsort.sort3d.finish import maps_from_centres, refine_classes, weigh_evide
 from hpcsort.sort3d.mixture import Mixture, best_mixtures, held_out
 from hpcsort.sort3d.problem import Problem
 from hpcsort.sort3d.statistics import Statistics, particle_statistics
-from hpcsort.sort3d.subspace import Subspace, learn_subspace
+from hpcsort.sort3d.subspace import SUBSPACE_ITERATIONS, Subspace, learn_subspace
 
-__all__ = ["ChainPair", "Task", "choose_number", "finish_pair", "learn_pair"]
+__all__ = ["SUBSPACE_SHARES", "ChainPair", "Task", "choose_number", "expected_steps", "finish_pair", "learn_pair"]
 
-_SUBSPACE_SHARE = 0.015
+SUBSPACE_SHARES = (0.015, 0.05)
 _CLASS_SHARE = 0.2
-"""Prior power of a learned map, and of a class's difference, as a share of the consensus power. Results do not change
-within a factor of three either way (benchmarks/accuracy.md)."""
+"""Prior power of a learned map, and of a class's difference, as a share of the consensus power. Weak differences need
+a weaker prior to be seen at all; held-out likelihood chooses (benchmarks/accuracy.md)."""
 _COMPONENTS = 8
-_STARTS = 6
+_STARTS = 4
 _BATCH = 3
 _FINISH_ITERATIONS = 4
 _STANDARD_ERRORS = 2.0
@@ -81,8 +81,13 @@ class ChainPair:
     mixtures: list[dict[int, Mixture]]
     held: dict[int, np.ndarray]
 
+    @property
+    def best(self) -> float:
+        """Mean held-out log-likelihood ratio of the best number of classes."""
+        return max(float(gain.mean()) for gain in self.held.values())
 
-def learn_pair(task: Task, split: int, numbers: list[int]) -> ChainPair:
+
+def learn_pair(task: Task, split: int, numbers: list[int], share: float) -> ChainPair:
     """Learn two subspaces and fit mixtures of ``numbers`` (rising) of new classes, until more are worse. Collective."""
     problem = task.problem
     seed, key = problem.options.seed, f"generation {task.generation} split {split}"
@@ -92,9 +97,10 @@ def learn_pair(task: Task, split: int, numbers: list[int]) -> ChainPair:
     subspaces = []
     for chain in (0, 1):
         own = band.store.restricted(task.active & (half == chain))
-        prior = _SUBSPACE_SHARE * band.power
-        subspaces.append(learn_subspace(own, band.start(), components, prior, seed=seed, run=f"{key} chain {chain}"))
-        task.step(f"split {split + 1}, subspace {chain + 1} of 2 learned")
+        prior = share * band.power
+        subspaces.append(
+            learn_subspace(own, band.start(), components, prior, seed=seed, run=f"{key} chain {chain}", step=task.step)
+        )
     statistics = [particle_statistics(band.store, subspace) for subspace in subspaces]
     own_rows = [np.flatnonzero(task.active & (half == chain)) for chain in (0, 1)]
     fixed = [_known_centres(task, statistics[chain], half == chain) for chain in (0, 1)]
@@ -111,7 +117,7 @@ def learn_pair(task: Task, split: int, numbers: list[int]) -> ChainPair:
         # More classes than are worse already would be worse still.
         if max(held, key=lambda number: held[number].mean()) <= batch[-1] - _BATCH:
             break
-    task.step(f"split {split + 1}, classes fitted")
+    task.step(f"{key}: classes fitted")
     return ChainPair(split, half, subspaces, statistics, mixtures, held)
 
 
@@ -157,7 +163,13 @@ def finish_pair(task: Task, pair: ChainPair, number: int) -> tuple[list[np.ndarr
         maps = maps_from_centres(pair.subspaces[chain], mixture.centres, band.grid, band.fixed, prior, band.mask)
         pinned = task.known[own_mask][own.positions]
         maps, weights, scores = refine_classes(
-            own, maps, mixture.weights, iterations=_FINISH_ITERATIONS, floor=task.floors[-1], pinned=pinned
+            own,
+            maps,
+            mixture.weights,
+            iterations=_FINISH_ITERATIONS,
+            floor=task.floors[-1],
+            pinned=pinned,
+            step=task.step,
         )
         joint = np.empty((task.problem.count, len(weights)))
         joint[own_mask] = own.gathered(scores)
@@ -165,8 +177,15 @@ def finish_pair(task: Task, pair: ChainPair, number: int) -> tuple[list[np.ndarr
         joint += np.log(weights)
         held[other_mask] = logsumexp(joint[other_mask], axis=1)
         joints.append(joint[task.active])
-        task.step(f"split {pair.split + 1}, {len(weights)} classes finished in map space, chain {chain + 1} of 2")
     return joints, held[task.active]
+
+
+def expected_steps(depth_order: int) -> int:
+    """Count the iterations of two generations, as far as can be told before: for the progress line."""
+    learned, finished = 2 * SUBSPACE_ITERATIONS + 1, 2 * _FINISH_ITERATIONS
+    splits = 2 ** (depth_order - 1)
+    more_shares = len(SUBSPACE_SHARES) - 1
+    return splits * (learned + finished) + more_shares * learned + 2 * finished + learned + 2 * finished
 
 
 def choose_number(held: dict[int, np.ndarray], share: float) -> int:

@@ -252,7 +252,7 @@ def refine_classes(
     iterations: int,
     floor: float,
     pinned: np.ndarray | None = None,
-    step: Callable[[], None] | None = None,
+    step: Callable[[str], None] | None = None,
 ) -> tuple[ClassMaps, np.ndarray, np.ndarray]:
     """Iterate a chain on its own particles. Collective.
 
@@ -263,7 +263,7 @@ def refine_classes(
     iterations : number of estimates of the maps.
     floor : smallest share of a class.
     pinned : int (n_local,), class of particles that stay where they are, -1 for the others; None pins none.
-    step : called after each iteration.
+    step : called with a note after each iteration.
 
     Returns
     -------
@@ -272,7 +272,7 @@ def refine_classes(
     free = np.ones(len(own.data), bool) if pinned is None else pinned < 0
     evidence = weigh_evidence(own, maps)
     scores = evidence.scores(maps.scale)
-    for _ in range(iterations):
+    for iteration in range(iterations):
         shares = softmax(scores + np.log(weights), axis=1)
         if pinned is not None:
             shares[~free] = np.eye(len(weights))[pinned[~free]]
@@ -283,5 +283,5 @@ def refine_classes(
         maps = replace(maps, scale=_best_scale(own, evidence, shares))
         scores = evidence.scores(maps.scale)
         if step is not None:
-            step()
+            step(f"finishing {len(weights)} classes, iteration {iteration + 1} of {iterations}")
     return maps, weights, scores

@@ -8,7 +8,7 @@ import numpy as np
 
 from hpcsort.parallel import Progress, StoryLog
 from hpcsort.sort3d.assignment import assign
-from hpcsort.sort3d.chains import ChainPair, Task, choose_number, finish_pair, learn_pair
+from hpcsort.sort3d.chains import SUBSPACE_SHARES, ChainPair, Task, choose_number, finish_pair, learn_pair
 from hpcsort.sort3d.groups import Agreement, compare_chains
 from hpcsort.sort3d.problem import Problem
 from hpcsort.sort3d.sizes import minimum_sizes, smallest_group
@@ -121,7 +121,11 @@ def _sort_once(
         tell(f"Generation {number}: {active} particles, at most {most} groups of {options.img_per_grp} particles.")
     else:
         tell(f"Generation {number}: {active} particles, 1 to {most} groups are tried.")
-    pair = learn_pair(task, 0, numbers)
+    # The first generation looks for the prior that predicts unseen particles best; later ones keep the strong one.
+    shares = SUBSPACE_SHARES if number == 0 else SUBSPACE_SHARES[:1]
+    pairs = [learn_pair(task, 0, numbers, share) for share in shares]
+    best = max(range(len(pairs)), key=lambda index: pairs[index].best)
+    pair, share = pairs[best], shares[best]
     chosen, finished, joints = _choose(task, pair)
     held = {classes: float(gain.mean()) for classes, gain in pair.held.items()}
     tell(
@@ -135,7 +139,7 @@ def _sort_once(
         agreeing = np.ones(active)
         return Generation(number, active, minimum, chosen, held, finished, None), agreeing
     for split in range(1, 2 ** (options.depth_order - 1)):
-        more = learn_pair(task, split, [chosen])
+        more = learn_pair(task, split, [chosen], share)
         joints = joints + finish_pair(task, more, chosen)[0]
     orientation = problem.orientation[known < 0]
     # Known groups need no minimum among the leftover, so the bounds hold in the first generation only.
@@ -153,19 +157,28 @@ def _schedule(problem: Problem, active: int, most: int, minimum: int) -> list[in
 
 
 def _choose(task: Task, pair: ChainPair) -> tuple[int, dict[int, float], list[np.ndarray]]:
-    """Choose the number of new classes: proposed by the subspace, then confirmed against one class fewer in map space."""
-    number = choose_number(pair.held, _LIBERAL)
+    """Choose the number of new classes: the subspace proposes, its neighbours in map space confirm or refute."""
     lowest = min(pair.held)
-    joints, gain = finish_pair(task, pair, number)
-    finished = {number: gain}
-    while number > lowest:
-        fewer_joints, fewer = finish_pair(task, pair, number - 1)
-        finished[number - 1] = fewer
-        base = np.full_like(fewer, pair.held[lowest].mean())
-        if choose_number({-1: base, 0: fewer, 1: gain}, _STRICT) == 1:
-            break
-        number, joints, gain = number - 1, fewer_joints, fewer
-    return number, {classes: float(value.mean()) for classes, value in finished.items()}, joints
+    base = np.full_like(pair.held[lowest], pair.held[lowest].mean())
+    finished: dict[int, tuple[list[np.ndarray], np.ndarray]] = {}
+
+    def held(number: int) -> np.ndarray:
+        if number not in finished:
+            finished[number] = finish_pair(task, pair, number)
+        return finished[number][1]
+
+    def is_better(number: int) -> bool:
+        return choose_number({-1: base, 0: held(number - 1), 1: held(number)}, _STRICT) == 1
+
+    number = proposed = choose_number(pair.held, _LIBERAL)
+    while number > lowest and not is_better(number):
+        number -= 1
+    if number == proposed > lowest:
+        while number + 1 in pair.held and is_better(number + 1):
+            number += 1
+    held(number)
+    means = {classes: float(gain.mean()) for classes, (_, gain) in finished.items()}
+    return number, means, finished[number][0]
 
 
 def _accept_all(state: Sorting, agreeing: np.ndarray) -> None:

@@ -31,7 +31,7 @@ class SortOptions:
     num_core_set : smallest core set that gets a map; None is the larger of 100 and the minimum group size.
     freeze_groups : with ``img_per_grp``: the minimum group size is one number and not lowered in ``nstep`` steps.
     include_unaccounted : write the unaccounted particles as the last cluster of a generation too.
-    components : number J of maps of the subspace; None follows held-out likelihood.
+    components : number J of maps of the subspace; None is 8.
     max_groups : largest number of groups tried when held-out likelihood chooses.
     seed : of all random numbers.
     angpix : pixel size in A where the STAR file lacks it.

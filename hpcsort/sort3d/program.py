@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from hpcsort.geometry import point_group
 from hpcsort.io import ParticleTable
 from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_GB, together
+from hpcsort.sort3d.chains import expected_steps
 from hpcsort.sort3d.final import GroupMaps, reconstruct_groups, write_group_maps
 from hpcsort.sort3d.generations import Sorting, sort_generations
 from hpcsort.sort3d.options import SortOptions
@@ -97,7 +98,10 @@ def _run(
         tell(f"Note: {note}")
     with Stage("reading and consensus", seconds):
         problem = pose_problem(options, table, mask, comm, tell)
-    with Stage("sorting", seconds), Progress("step", _expected_steps(options), comm, options.quiet) as progress:
+    with (
+        Stage("sorting", seconds),
+        Progress("iteration", expected_steps(options.depth_order), comm, options.quiet) as progress,
+    ):
         sorting = sort_generations(problem, tell, progress)
     labels = np.full(len(table), -1, np.int64)
     agreeing, probability = np.zeros(len(table)), np.zeros(len(table))
@@ -114,13 +118,6 @@ def _run(
             _write(problem, sorting, (labels, agreeing, probability), maps or [], groups, seconds, memory)
     _tell_end(tell, sorting, labels, groups, seconds, memory)
     return SortResult(labels, agreeing, probability, groups, seconds)
-
-
-def _expected_steps(options: SortOptions) -> int:
-    """Count the steps of two generations: a pair is learned, two numbers of classes are finished, and so on."""
-    first = 3 + 4
-    further = 5 * (2 ** (options.depth_order - 1) - 1)
-    return 2 * first + further
 
 
 def _wants_core_map(options: SortOptions, core: int, count: int) -> bool:

@@ -12,6 +12,7 @@ otherwise pass for a structural difference.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,10 +23,22 @@ from hpcsort.parallel import stream
 from hpcsort.sort3d.store import Block, ParticleStore
 from hpcsort.volumes import BandGrid
 
-__all__ = ["NUISANCES", "Subspace", "learn_subspace", "local_weight", "moments", "nuisance_maps", "unpack_lower"]
+__all__ = [
+    "NUISANCES",
+    "SUBSPACE_ITERATIONS",
+    "Subspace",
+    "learn_subspace",
+    "local_weight",
+    "moments",
+    "nuisance_maps",
+    "unpack_lower",
+]
 
 NUISANCES = 7
 """Contrast, three shifts, three rotations."""
+
+SUBSPACE_ITERATIONS = 12
+_LOCAL_ITERATIONS = 7
 
 _SMOOTHING = 1 / 32
 """Width (standard deviation) of the smoothing of local variances in units of the box edge."""
@@ -101,8 +114,9 @@ def learn_subspace(
     *,
     seed: int,
     run: str,
-    iterations: int = 10,
-    local_iterations: int = 5,
+    iterations: int = SUBSPACE_ITERATIONS,
+    local_iterations: int = _LOCAL_ITERATIONS,
+    step: Callable[[str], None] | None = None,
 ) -> Subspace:
     """Learn ``components`` maps from the residuals in ``store``. Collective; every rank gets the same subspace.
 
@@ -115,6 +129,7 @@ def learn_subspace(
     seed, run : key of the random start, independent of the ranks.
     iterations, local_iterations : EM iterations in all, and the last ones in which the local weights act. Few are
         better than many: the maximum of the likelihood overfits the run's own particles (benchmarks/accuracy.md).
+    step : called with a note after each iteration.
     """
     grid = start.grid
     current = replace(start, free=np.zeros((0, *grid.fourier_shape), np.complex64))
@@ -133,6 +148,8 @@ def learn_subspace(
         current = replace(current, free=free, focus=focus)
         latent, covariance = _posteriors(store, current)
         current, latent, covariance = _standardise(store, current, latent, covariance)
+        if step is not None:
+            step(f"{run}: subspace iteration {iteration + 1} of {iterations}")
     return current
 
 
