@@ -14,6 +14,9 @@ from hpcsort.optics import ctf
 
 __all__ = ["BandData", "half_plane", "load_band"]
 
+_FLAT = 1e-6
+"""Range of a background, in units of that of the image, below which there is no noise in it."""
+
 
 def half_plane(radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Integer frequencies of the Friedel-unique half plane inside ``radius``, without the origin.
@@ -120,7 +123,7 @@ def load_band(
     Raises
     ------
     InputError
-        If the table was read without its stacks.
+        If the table was read without its stacks, or an image is constant outside the particle, as after masking.
     """
     box = table.box_px
     if box is None:
@@ -133,6 +136,7 @@ def load_band(
         real = read(chosen)
         if inspect is not None:
             inspect(chosen, real)
+        _refuse_flat(real, outside, chosen, table, particle_radius_px)
         images[start:stop] = _band_transform(_normalised(real, outside), px, py, table.shifts_px[chosen])
     ctfs = np.empty((len(rows), px.size), np.float32)
     for start, stop in _batches(len(rows), batch):
@@ -159,11 +163,29 @@ def _background(box: int, radius: float) -> np.ndarray:
     return outside if outside.mean() > 0.01 else np.ones_like(outside)
 
 
+def _refuse_flat(
+    images: np.ndarray, outside: np.ndarray, rows: np.ndarray, table: ParticleTable, radius: float
+) -> None:
+    """Refuse images whose noise cannot be measured; constant ones and those with NaN are for the caller to judge."""
+    background = images[:, outside]
+    with np.errstate(invalid="ignore"):
+        extent = np.ptp(images, axis=(1, 2))
+        flat = np.flatnonzero((np.ptp(background, axis=1) <= _FLAT * extent) & (extent > 0) & np.isfinite(extent))
+    if flat.size:
+        star_row = int(table.source_row[rows[flat[0]]]) + 1
+        raise InputError(
+            f"{table.source}, row {star_row}: the image is constant outside the radius of {radius:g} px, so that its "
+            "noise cannot be measured; give images that are not masked, or a smaller --radius."
+        )
+
+
 def _normalised(images: np.ndarray, outside: np.ndarray) -> np.ndarray:
     background = images[:, outside]
-    mean = background.mean(axis=1, dtype=np.float64)
-    deviation = background.std(axis=1, dtype=np.float64)
-    scaled = (images - mean[:, None, None]) / np.maximum(deviation, 1e-30)[:, None, None]
+    # Infinite pixels are for the caller to judge; here they become NaN.
+    with np.errstate(invalid="ignore"):
+        mean = background.mean(axis=1, dtype=np.float64)
+        deviation = background.std(axis=1, dtype=np.float64)
+        scaled = (images - mean[:, None, None]) / np.maximum(deviation, 1e-30)[:, None, None]
     return np.asarray(scaled, np.float32)
 
 

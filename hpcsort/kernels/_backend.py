@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+from pathlib import Path
 from types import ModuleType
 
+from hpcsort.errors import LaunchError
 from hpcsort.kernels import _reference
 
 
@@ -17,10 +19,12 @@ def _choose() -> tuple[ModuleType, str]:
         return _reference, "numpy"
     try:
         native = importlib.import_module("hpcsort.kernels._native")
-    except ImportError:
-        if wanted == "native":
-            raise
-        return _reference, "numpy"
+    except ImportError as error:
+        # A silent change to the twins would look like a hang: they are about a hundred times slower.
+        raise LaunchError(
+            f"the compiled kernels cannot be loaded ({error}): {Path(__file__).parents[1]} was not installed; install "
+            "it with pip, start outside the source folder, or set HPCSORT_KERNELS=numpy to use the slow NumPy twins."
+        ) from error
     return native, "native"
 
 
@@ -30,8 +34,8 @@ implementation, _name = _choose()
 def backend() -> str:
     """Name what computes the kernels: ``"native"`` (C++) or ``"numpy"`` (the slow twins).
 
-    The environment variable ``HPCSORT_KERNELS`` (``native`` or ``numpy``) forces one of them; unset, the compiled
-    module is used when it is installed.
+    The environment variable ``HPCSORT_KERNELS=numpy`` asks for the twins; without it a missing compiled module is a
+    `LaunchError` at import.
     """
     return _name
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
+from itertools import permutations
+
 import numpy as np
 
 __all__ = ["assign", "group_quota"]
+
+_Link = tuple[float, int]
 
 
 def group_quota(minimum: int, classes: int, members: int, count: int) -> int:
@@ -20,9 +25,8 @@ def group_quota(minimum: int, classes: int, members: int, count: int) -> int:
 def assign(scores: np.ndarray, orientation: np.ndarray | None = None, minimum: int = 0) -> np.ndarray:
     """Assign each particle to a class of highest score, every class getting its minimum in every orientation group.
 
-    The sum of scores is maximised subject to the lower bounds (a transport problem): its dual gives each class an
-    offset that is zero unless the bound is active, so that particles move to a small class in the order of their
-    margins to the class they leave, not of their raw scores.
+    The sum of scores is maximised subject to the lower bounds (a transport problem), so that particles move to a small
+    class in the order of what they lose by it, not of their raw scores.
 
     Parameters
     ----------
@@ -47,43 +51,72 @@ def assign(scores: np.ndarray, orientation: np.ndarray | None = None, minimum: i
 
 
 def _assign_with_quota(scores: np.ndarray, quota: int) -> np.ndarray:
-    """Auction over classes: raise the offset of a class that is too small until it holds exactly its quota."""
-    count, classes = scores.shape
-    labels = scores.argmax(axis=1)
-    if quota == 0:
-        return np.asarray(labels, np.int64)
-    offsets = np.zeros(classes)
-    rows = np.arange(count)
-    # Each raise takes particles from richer classes only; a class may be robbed below its quota again and is then
-    # raised in turn. Offsets only grow, so this ends; the limit guards against ties in degenerate scores.
-    for _ in range(50 * classes):
-        sizes = np.bincount(labels, minlength=classes)
-        short = np.flatnonzero(sizes < quota)
-        if short.size == 0:
-            return np.asarray(labels, np.int64)
-        target = short[np.argmin(sizes[short])]
-        shifted = scores + offsets
-        other = shifted.copy()
-        other[:, target] = -np.inf
-        best_other = other.argmax(axis=1)
-        margin = scores[:, target] - other[rows, best_other]
-        taken = np.argsort(-margin, kind="stable")[:quota]
-        offsets[target] = max(offsets[target], -float(margin[taken[-1]]))
-        labels = best_other
-        labels[taken] = target
-    return _top_up(scores, labels, quota)
+    """Best assignment that gives every class ``quota``: shortest augmenting paths (Ahuja, Magnanti & Orlin 1993).
+
+    Everybody starts in the best class. Then one particle after the other is won for a small class, along the chain of
+    classes from one with particles to spare that costs least, each link being the particle that minds least.
+    """
+    labels = np.asarray(scores.argmax(axis=1), np.int64)
+    sizes = np.bincount(labels, minlength=scores.shape[1])
+    missing = int(np.maximum(quota - sizes, 0).sum())
+    if missing == 0:
+        return labels
+    links = _cheapest_links(scores, labels, missing)
+    for _ in range(missing):
+        for (source, _), link in links.items():
+            while link and labels[link[0][1]] != source:
+                heappop(link)
+        chain = _cheapest_chain(links, sizes > quota, sizes < quota)
+        # Chosen before any of them moves: a link is about members of now.
+        moves = [(links[step][0][1], step[1]) for step in chain]
+        sizes[chain[0][0]] -= 1
+        sizes[chain[-1][1]] += 1
+        for particle, target in moves:
+            labels[particle] = target
+            for other in range(len(sizes)):
+                if other != target:
+                    loss = float(scores[particle, target] - scores[particle, other])
+                    heappush(links[target, other], (loss, particle))
+    return labels
 
 
-def _top_up(scores: np.ndarray, labels: np.ndarray, quota: int) -> np.ndarray:
-    """Fill small classes from classes above their quota, smallest loss first."""
-    classes = scores.shape[1]
-    for target in range(classes):
-        while (need := quota - int((labels == target).sum())) > 0:
-            sizes = np.bincount(labels, minlength=classes)
-            spare = sizes[labels] > quota
-            loss = np.where(spare, scores[np.arange(len(labels)), labels] - scores[:, target], np.inf)
-            donor = labels[int(loss.argmin())]
-            movable = np.flatnonzero((labels == donor) & spare)
-            count = min(need, int(sizes[donor]) - quota)
-            labels[movable[np.argsort(loss[movable], kind="stable")[:count]]] = target
-    return np.asarray(labels, np.int64)
+def _cheapest_links(scores: np.ndarray, labels: np.ndarray, missing: int) -> dict[tuple[int, int], list[_Link]]:
+    """Heaps of (loss, particle) from each class to each other, as deep as ``missing`` moves can reach."""
+    links: dict[tuple[int, int], list[_Link]] = {}
+    for source, target in permutations(range(scores.shape[1]), 2):
+        members = np.flatnonzero(labels == source)
+        loss = scores[members, source] - scores[members, target]
+        # Each move takes at most one particle by this link and one by any other.
+        first = np.argsort(loss, kind="stable")[: 2 * missing]
+        links[source, target] = list(zip(loss[first].tolist(), members[first].tolist(), strict=True))
+    return links
+
+
+def _cheapest_chain(
+    links: dict[tuple[int, int], list[_Link]], spare: np.ndarray, small: np.ndarray
+) -> list[tuple[int, int]]:
+    """Chain of (class, class) links of least loss from any class in ``spare`` to any in ``small`` (Bellman-Ford)."""
+    classes = len(spare)
+    loss = np.full((classes, classes), np.inf)
+    for step, link in links.items():
+        if link:
+            loss[step] = link[0][0]
+    distance = np.where(spare, 0.0, np.inf)
+    before = np.full(classes, -1)
+    # Rounding may not make a circle of ties look like a gain.
+    margin = 1e-12 * (1.0 + float(np.abs(loss[np.isfinite(loss)]).max(initial=0.0)))
+    for _ in range(classes):
+        through = distance[:, None] + loss
+        best = through.argmin(axis=0)
+        reached = through[best, np.arange(classes)]
+        better = reached < distance - margin
+        if not better.any():
+            break
+        before[better] = best[better]
+        distance[better] = reached[better]
+    place = int(np.where(small, distance, np.inf).argmin())
+    chain: list[tuple[int, int]] = []
+    while before[place] >= 0 and len(chain) < classes:
+        chain.append((int(before[place]), place))
+        place = int(before[place])
+    return chain[::-1]

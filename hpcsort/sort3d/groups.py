@@ -113,7 +113,7 @@ def _against_chance(aligned: list[np.ndarray], classes: int, count: int, seed: i
         both = np.bincount(first[(first == second) & (first >= 0)], minlength=classes)
         union = sizes[0] + sizes[1] - both
         score = np.divide(both, union, out=np.zeros(classes), where=union > 0)
-        chance = chance_jaccard(sizes[0], sizes[1], count, draws=400, seed=seed)
+        chance = chance_jaccard(sizes[0], sizes[1], count, draws=1000, seed=seed)
         scores.append(score)
         means.append(chance.mean)
         stds.append(chance.std)

@@ -22,28 +22,31 @@ from hpcsort.sort3d.options import SortOptions
 __all__ = ["claim_folder", "hash_inputs", "write_clusters", "write_run", "write_table"]
 
 _MINE = (
-    "Cluster_*.txt",
-    "vol_cluster*.mrc",
-    "vol_cluster*_fsc.txt",
-    "volume_core*",
+    "Cluster_[0-9][0-9][0-9]*.txt",
+    "vol_cluster[0-9][0-9][0-9]*.mrc",
+    "vol_cluster[0-9][0-9][0-9]*_fsc.txt",
+    "volume_core.mrc",
+    "volume_core_half[12].mrc",
+    "volume_core_fsc.txt",
     "Core_set.txt",
     "particles.star",
     "run.json",
     "log.txt",
-    "generation_*/*.txt",
+    "generation_[0-9][0-9][0-9]/Cluster_[0-9][0-9][0-9]*.txt",
+    "generation_[0-9][0-9][0-9]/Core_set.txt",
 )
 """Files that a sort writes; --overwrite removes these and nothing else."""
 _PACKAGES = ("numpy", "scipy", "mpi4py", "h5py", "mrcfile", "starfile", "pandas")
 _HASHED_BYTES = 1 << 20
 
 
-def claim_folder(folder: Path, overwrite: bool) -> None:
+def claim_folder(folder: Path, overwrite: bool, inputs: list[Path]) -> None:
     """Make the output folder; refuse one that holds anything, or clear an earlier sort's files on request.
 
     Raises
     ------
     OutputError
-        If the folder cannot be made, or holds files and ``overwrite`` is false.
+        If the folder cannot be made, holds files and ``overwrite`` is false, or would lose one of ``inputs``.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,26 +56,36 @@ def claim_folder(folder: Path, overwrite: bool) -> None:
                     f"the output folder {folder} is not empty; name another with --output-dir, or replace an earlier "
                     "sort with --overwrite."
                 )
-            for pattern in _MINE:
-                for path in folder.glob(pattern):
-                    path.unlink()
+            stale = [path for pattern in _MINE for path in folder.glob(pattern)]
+            needed = {path.resolve() for path in inputs}
+            for path in stale:
+                if path.resolve() in needed:
+                    raise OutputError(
+                        f"{path} is an input of this sort and --overwrite would remove it; name another folder with "
+                        "--output-dir."
+                    )
+            for path in stale:
+                path.unlink()
     except OSError as error:
         raise OutputError(f"cannot use the output folder {folder}: {error.strerror}; choose another.") from error
 
 
-def write_clusters(folder: Path, labels: np.ndarray, origin: list[int], include_unaccounted: bool) -> None:
+def write_clusters(
+    folder: Path, labels: np.ndarray, core: np.ndarray, origin: list[int], include_unaccounted: bool
+) -> None:
     """Write Cluster_NNN.txt, Core_set.txt and the same for every generation.
 
     Parameters
     ----------
     folder : of the results.
-    labels : int (N,), group of every particle of the table, -1 unaccounted.
+    labels : int (N,), group of every particle of the table, -1 for none.
+    core : int (n,), rising rows of the unaccounted particles; bad images are not among them.
     origin : generation of each group.
     include_unaccounted : whether the last cluster of a generation's folder holds what it left over.
     """
     for group in range(len(origin)):
         _write_ids(folder / f"Cluster_{group:03d}.txt", np.flatnonzero(labels == group))
-    _write_ids(folder / "Core_set.txt", np.flatnonzero(labels < 0))
+    _write_ids(folder / "Core_set.txt", core)
     for generation in sorted(set(origin)):
         place = folder / f"generation_{generation:03d}"
         place.mkdir(exist_ok=True)
@@ -80,7 +93,7 @@ def write_clusters(folder: Path, labels: np.ndarray, origin: list[int], include_
         for number, group in enumerate(groups):
             _write_ids(place / f"Cluster_{number:03d}.txt", np.flatnonzero(labels == group))
         later = [group for group, born in enumerate(origin) if born > generation]
-        left = np.flatnonzero((labels < 0) | np.isin(labels, later))
+        left = np.union1d(core, np.flatnonzero(np.isin(labels, later)))
         _write_ids(place / "Core_set.txt", left)
         if include_unaccounted and left.size:
             _write_ids(place / f"Cluster_{len(groups):03d}.txt", left)

@@ -101,7 +101,8 @@ def read_table(options: SortOptions, comm: Communicator) -> tuple[ParticleTable,
                 raise InputError(
                     f"{options.instack} holds {len(table)} particles, too few to sort; give at least {_FEWEST}."
                 )
-            mask = None if options.mask3D is None else read_mask(options.mask3D, table.box_px, table.pixel_size_A)
+            pixel_size_A = table.pixel_size_A
+            mask = None if options.mask3D is None else read_mask(options.mask3D, table.box_px, pixel_size_A)
             found = table, mask
     table = comm.bcast(None if found is None else found[0])
     return table, None if found is None else found[1]
@@ -132,11 +133,11 @@ def pose_problem(
     wide = _band(comm, residual, consensus, min(limit, shell), mask, radius_px / box, box)
     narrow_limit = min(wide.grid.radius, _band_limit(options, box, radius_px, _NARROW))
     narrow = _band(comm, residual, consensus, narrow_limit, mask, radius_px / box, box)
+    edge_A = box * table.pixel_size_A
+    whole = "" if shell < limit else ", the end of the band that was read"
     tell(
-        f"The consensus of {len(rows)} particles reaches {box * table.pixel_size_A / shell:.1f} A inside the band that "
-        f"was read ({box * table.pixel_size_A / limit:.1f} A); differences are learned to "
-        f"{box * table.pixel_size_A / narrow_limit:.1f} A and finished to "
-        f"{box * table.pixel_size_A / wide.grid.radius:.1f} A."
+        f"The consensus map of {len(rows)} particles is good to {edge_A / shell:.1f} A{whole}; differences are learned "
+        f"to {edge_A / narrow_limit:.1f} A and finished to {edge_A / wide.grid.radius:.1f} A."
     )
     matrices = relion_matrices(table.angles_deg[rows])
     orientation = orientation_groups(matrices, options.orientation_groups, 20, point_group(options.sym))

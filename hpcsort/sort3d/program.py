@@ -81,7 +81,8 @@ def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
         table, mask = read_table(options, comm)
         with together(comm):
             if comm.is_root:
-                claim_folder(options.output_dir, options.overwrite)
+                inputs = [options.instack, *([options.mask3D] if options.mask3D else []), *table.stack_paths]
+                claim_folder(options.output_dir, options.overwrite, inputs)
         with StoryLog(options.output_dir / "log.txt", comm, options.quiet) as tell:
             return _run(options, table, mask, comm, tell)
 
@@ -173,7 +174,7 @@ def _write(
     options, table = problem.options, problem.table
     folder = options.output_dir
     labels = particles[0]
-    write_clusters(folder, labels, sorting.origin, options.include_unaccounted)
+    write_clusters(folder, labels, _core_rows(problem, labels), sorting.origin, options.include_unaccounted)
     write_table(folder, table, *particles)
     for index, group_maps in enumerate(maps):
         stem = f"vol_cluster{index:03d}" if index < len(groups) else "volume_core"
