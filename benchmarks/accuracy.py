@@ -19,6 +19,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,7 +138,7 @@ def _make(name: str, work: Path, shared: Path) -> Path | None:
     return folder
 
 
-def _sort(folder: Path, out: Path, ranks: int, scheme: Scheme) -> dict[str, object]:
+def _sort(folder: Path, out: Path, ranks: int, scheme: Scheme) -> dict[str, Any]:
     """Sort a set and compare with the truth."""
     command = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(ranks), sys.executable, "-c", _RUN]
     words = [str(folder / "particles.star"), str(out), json.dumps(scheme.constants), json.dumps(scheme.options)]
@@ -192,15 +193,17 @@ def _limit(folder: Path) -> float:
     return float((best == truth)[real].mean())
 
 
-def _row(name: str, result: dict[str, object]) -> str:
-    purity = ", ".join("-" if np.isnan(value) else f"{100 * value:.1f}" for value in result["purity"])  # type: ignore[attr-defined]
-    numbers = " | ".join(
-        f"{100 * float(result[key]):.1f}" for key in ("accounted", "right of accounted", "right of all")
-    )  # type: ignore[arg-type]
+def _row(name: str, result: dict[str, Any]) -> str:
+    purity = ", ".join(_percent(value) for value in result["purity"])
+    numbers = " | ".join(_percent(result[key]) for key in ("accounted", "right of accounted", "right of all", "limit"))
     return (
         f"| {name} | {result['groups']} | {numbers} | {result['ARI']:.3f} | {result['AMI']:.3f} | {purity} "
         f"| {result['seconds']:.0f} |"
     )
+
+
+def _percent(share: float) -> str:
+    return "-" if np.isnan(share) else f"{100 * share:.1f}"
 
 
 _HEAD = (

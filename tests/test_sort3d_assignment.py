@@ -19,6 +19,7 @@ def _best_total(scores: np.ndarray, quota: int) -> float:
     sizes = np.kron(np.ones(count), np.eye(classes))
     solved = linprog(-scores.ravel(), A_eq=each, b_eq=np.ones(count), A_ub=-sizes, b_ub=np.full(classes, -float(quota)))
     assert solved.status == 0
+    assert solved.fun is not None
     return -float(solved.fun)
 
 

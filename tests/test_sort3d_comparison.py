@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpcsort.partitions import adjusted_rand_index
 from hpcsort.sort3d.chains import choose_number
 from hpcsort.sort3d.groups import Agreement, compare_chains
 
@@ -87,17 +88,17 @@ def test_one_of_four_chains_may_disagree_on_a_particle() -> None:
     np.testing.assert_array_equal(found.agreeing[40:], 1.0)
 
 
-def test_the_worst_pair_of_chains_speaks_for_a_group() -> None:
+def test_one_chain_that_went_astray_does_not_decide() -> None:
     truth = _labels((300, 300), 2)
     odd = np.random.default_rng(5).integers(0, 2, 600)
     found = _compare([truth, truth, truth, odd], 2)
-    # Three agree on everything, but the second half split does not reproduce it.
-    assert (found.labels == -1).all()
-    assert len(found.rejected) == 2
-    third = np.where(np.arange(600) % 3 == 0, odd, truth)
-    some = _compare([truth, truth, truth, third], 2)
-    np.testing.assert_array_equal(some.labels, some.labels[truth.argmin()] ^ truth)
-    assert (some.reproducibility < 0.95).all()
+    # Three of four chains agree on everything: all is accounted for, at a lower reproducibility.
+    assert (found.labels >= 0).all()
+    assert adjusted_rand_index(truth, found.labels) == 1.0
+    assert ((found.reproducibility > 0.6) & (found.reproducibility < 0.75)).all()
+    # Two of four are not enough.
+    other = np.random.default_rng(6).integers(0, 2, 600)
+    assert (_compare([truth, odd, truth, other], 2).labels >= 0).mean() < 0.9
 
 
 def test_small_groups_are_rejected_with_their_reason() -> None:

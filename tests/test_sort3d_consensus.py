@@ -5,8 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sort3d_cases import (
-    RADIUS, SIZE, band_data, blobs, exact_sections, make_store, noise, on_ranks, small_grid, transfer, views,
-)  # fmt: skip
+    RADIUS,
+    SIZE,
+    band_data,
+    blobs,
+    exact_sections,
+    make_store,
+    noise,
+    on_ranks,
+    small_grid,
+    transfer,
+    views,
+)
 
 from hpcsort.images import noise_spectrum
 from hpcsort.parallel import Communicator

@@ -8,15 +8,31 @@ from functools import cache
 import numpy as np
 import pytest
 from sort3d_cases import (
-    SIZE, band_data, blobs, cosine, exact_sections, make_store, noise, on_ranks, small_grid, transfer, views,
-)  # fmt: skip
+    SIZE,
+    band_data,
+    blobs,
+    cosine,
+    exact_sections,
+    make_store,
+    noise,
+    on_ranks,
+    small_grid,
+    transfer,
+    views,
+)
 
 from hpcsort.kernels import aligned_empty, complete_friedel, extract_sections, insert_sections
 from hpcsort.parallel import Communicator
 from hpcsort.sort3d import finish
 from hpcsort.sort3d.finish import (
-    ClassMaps, _best_scale, estimate_classes, leverage_ratio, maps_from_centres, refine_classes, weigh_evidence,
-)  # fmt: skip
+    ClassMaps,
+    _best_scale,
+    estimate_classes,
+    leverage_ratio,
+    maps_from_centres,
+    refine_classes,
+    weigh_evidence,
+)
 from hpcsort.sort3d.store import ParticleStore
 from hpcsort.sort3d.subspace import NUISANCES, Subspace, nuisance_maps
 from hpcsort.volumes import BandGrid, soft_sphere

@@ -43,7 +43,7 @@ def test_bad_values_are_named(values: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("sym", ["", "q3", "c0", "c", "d-1", "42"])
 def test_unknown_symmetry_is_named(sym: str) -> None:
-    with pytest.raises((OptionError, InputError), match="sym|point group") as caught:
+    with pytest.raises((OptionError, InputError), match=r"sym|point group") as caught:
         _options(sym=sym)
     assert "\n" not in str(caught.value)
 

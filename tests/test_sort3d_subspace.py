@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from sort3d_cases import (
-    SIZE, band_data, blobs, cosine, exact_sections, make_store, noise, on_ranks, small_grid, transfer, views,
-)  # fmt: skip
+    SIZE,
+    band_data,
+    cosine,
+    exact_sections,
+    make_store,
+    noise,
+    on_ranks,
+    small_grid,
+    transfer,
+    views,
+)
 
 from hpcsort.images import half_plane
 from hpcsort.kernels import extract_sections

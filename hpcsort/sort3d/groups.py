@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-from hpcsort.partitions import chance_jaccard, match_groups, p_value
+from hpcsort.partitions import ChanceLevel, chance_jaccard, match_groups, p_value
 
 __all__ = ["Agreement", "compare_chains"]
 
 _CHANCE_DEVIATIONS = 2.0
 _SIGNIFICANCE = 0.05
 _AGREEING_SHARE = 0.75
+_NEXT_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Agreement:
     agreeing : float64 (n,), share of the chains that put the particle where most of them do.
     reproducibility : float64 (groups,), mean Jaccard score over pairs of independent chains.
     chance_mean, chance_std : float64 (groups,), of that score for random partitions of the same sizes.
-    p : float64 (groups,), how often chance reaches the score, of the worst pair.
+    p : float64 (groups,), how often chance reaches the score.
     rejected : list of (size, Jaccard, chance, reason) of classes that did not reproduce.
     """
 
@@ -106,19 +107,21 @@ def _order_like(reference: np.ndarray, labels: np.ndarray, classes: int) -> np.n
 
 
 def _against_chance(aligned: list[np.ndarray], classes: int, count: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Jaccard score of each class over pairs of independent chains, with mean, deviation and p-value of chance."""
-    scores, means, stds, ps = [], [], [], []
-    for first, second in zip(aligned[0::2], aligned[1::2], strict=True):
+    """Mean Jaccard score of each class over pairs of independent chains; mean, deviation and p-value of chance.
+
+    Chance is the same mean over as many pairs of random partitions of the same sizes, so that one chain that went
+    astray lowers the score but does not decide.
+    """
+    scores, draws = [], []
+    for pair, (first, second) in enumerate(zip(aligned[0::2], aligned[1::2], strict=True)):
         sizes = [np.bincount(chain[chain >= 0], minlength=classes) for chain in (first, second)]
         both = np.bincount(first[(first == second) & (first >= 0)], minlength=classes)
         union = sizes[0] + sizes[1] - both
-        score = np.divide(both, union, out=np.zeros(classes), where=union > 0)
-        chance = chance_jaccard(sizes[0], sizes[1], count, draws=1000, seed=seed)
-        scores.append(score)
-        means.append(chance.mean)
-        stds.append(chance.std)
-        ps.append(p_value(score, chance))
-    return np.mean(scores, axis=0), np.max(means, axis=0), np.max(stds, axis=0), np.max(ps, axis=0)
+        scores.append(np.divide(both, union, out=np.zeros(classes), where=union > 0))
+        draws.append(chance_jaccard(sizes[0], sizes[1], count, draws=1000, seed=seed + _NEXT_SEED * pair).draws)
+    score, drawn = np.mean(scores, axis=0), np.mean(draws, axis=0)
+    chance = ChanceLevel(drawn.mean(axis=0), drawn.std(axis=0), drawn)
+    return score, chance.mean, chance.std, p_value(score, chance)
 
 
 def _why_not(size: int, minimum: int, score: float, mean: float, std: float, p: float) -> str:
