@@ -243,7 +243,7 @@ def _refused(made: SimulationResult, kind: type[HpcsortError], message: str, **o
         _sort(made.star, out, **options)
     assert "\n" not in str(caught.value)
     left = [path.name for path in out.iterdir()] if out.exists() else []
-    assert left in ([], ["log.txt"])
+    assert left == []
 
 
 @pytest.mark.parametrize("fault", ["nan", "inf"])
@@ -359,6 +359,18 @@ def test_what_lies_in_the_output_folder_stays(small: SimulationResult, tmp_path:
     assert not any((out / name).exists() for name in stale)
     assert all((out / name).read_text() == "mine" for name in foreign)
     assert (out / "run.json").exists()
+
+
+def test_bad_input_costs_no_earlier_results(small: SimulationResult, tmp_path: Path) -> None:
+    out = tmp_path / "used"
+    out.mkdir()
+    earlier = {name: f"earlier {name}" for name in ("Cluster_000.txt", "log.txt", "run.json")}
+    for name, text in earlier.items():
+        (out / name).write_text(text)
+    _break_images(small, nan=[5])
+    with pytest.raises(InputError, match="bad images"):
+        _sort(small.star, out, overwrite=True)
+    assert {path.name: path.read_text() for path in out.iterdir()} == earlier
 
 
 def test_overwriting_never_removes_an_input(small: SimulationResult, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from hpcsort.io import ParticleTable, write_particles, write_text_atomically
 from hpcsort.kernels import backend, instruction_set
 from hpcsort.sort3d.options import SortOptions
 
-__all__ = ["claim_folder", "hash_inputs", "write_clusters", "write_run", "write_table"]
+__all__ = ["claim_folder", "clear_folder", "hash_inputs", "write_clusters", "write_run", "write_table"]
 
 _MINE = (
     "Cluster_[0-9][0-9][0-9]*.txt",
@@ -41,7 +42,7 @@ _HASHED_BYTES = 1 << 20
 
 
 def claim_folder(folder: Path, overwrite: bool, inputs: list[Path]) -> None:
-    """Make the output folder; refuse one that holds anything, or clear an earlier sort's files on request.
+    """Make the output folder; refuse one that holds anything, unless an earlier sort is to be replaced.
 
     Raises
     ------
@@ -56,18 +57,30 @@ def claim_folder(folder: Path, overwrite: bool, inputs: list[Path]) -> None:
                     f"the output folder {folder} is not empty; name another with --output-dir, or replace an earlier "
                     "sort with --overwrite."
                 )
-            stale = [path for pattern in _MINE for path in folder.glob(pattern)]
             needed = {path.resolve() for path in inputs}
-            for path in stale:
+            for path in _stale(folder):
                 if path.resolve() in needed:
                     raise OutputError(
                         f"{path} is an input of this sort and --overwrite would remove it; name another folder with "
                         "--output-dir."
                     )
-            for path in stale:
-                path.unlink()
+        with NamedTemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise OutputError(f"cannot use the output folder {folder}: {error.strerror}; choose another.") from error
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove an earlier sort's files, and nothing else, from a folder that `claim_folder` has passed."""
+    try:
+        for path in _stale(folder):
+            path.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot remove old results in {folder}: {error.strerror}; choose another folder.") from error
+
+
+def _stale(folder: Path) -> list[Path]:
+    return [path for pattern in _MINE for path in folder.glob(pattern)]
 
 
 def write_clusters(

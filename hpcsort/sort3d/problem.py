@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from hpcsort.errors import InputError
 from hpcsort.geometry import direction_order, orientation_groups, point_group, relion_matrices
 from hpcsort.images import load_band
 from hpcsort.io import BadImage, ImageReader, ParticleTable, judge_images, read_particles
-from hpcsort.parallel import Communicator, StoryLog, raise_together, stream, together
+from hpcsort.parallel import Communicator, raise_together, stream, together
 from hpcsort.sort3d.consensus import Consensus, build_consensus, subtract_consensus, whiten
 from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.store import ParticleStore, deal_particles
@@ -109,7 +110,7 @@ def read_table(options: SortOptions, comm: Communicator) -> tuple[ParticleTable,
 
 
 def pose_problem(
-    options: SortOptions, table: ParticleTable, mask: np.ndarray | None, comm: Communicator, tell: StoryLog
+    options: SortOptions, table: ParticleTable, mask: np.ndarray | None, comm: Communicator, tell: Callable[[str], None]
 ) -> Problem:
     """Read the images once and prepare all that the sort needs. Collective."""
     assert table.box_px is not None

@@ -16,7 +16,7 @@ from hpcsort.sort3d.chains import expected_steps
 from hpcsort.sort3d.final import GroupMaps, reconstruct_groups, write_group_maps
 from hpcsort.sort3d.generations import Sorting, sort_generations
 from hpcsort.sort3d.options import SortOptions
-from hpcsort.sort3d.outputs import claim_folder, hash_inputs, write_clusters, write_run, write_table
+from hpcsort.sort3d.outputs import claim_folder, clear_folder, hash_inputs, write_clusters, write_run, write_table
 from hpcsort.sort3d.problem import Problem, pose_problem, read_table
 from hpcsort.sort3d.sizes import smallest_group
 
@@ -77,28 +77,46 @@ def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
     HpcsortError
         With one sentence, on every rank alike, for input, options or output that cannot be used.
     """
+    seconds: dict[str, float] = {}
+    told: list[str] = []
+    screen = StoryLog(None, comm, options.quiet)
+
+    def tell_early(text: str) -> None:
+        screen(text)
+        told.append(text)
+
+    log = options.output_dir / "log.txt"
     with threadpool_limits(1):
         table, mask = read_table(options, comm)
         with together(comm):
             if comm.is_root:
                 inputs = [options.instack, *([options.mask3D] if options.mask3D else []), *table.stack_paths]
                 claim_folder(options.output_dir, options.overwrite, inputs)
-        with StoryLog(options.output_dir / "log.txt", comm, options.quiet) as tell:
-            return _run(options, table, mask, comm, tell)
+        _tell_input(tell_early, options, table, comm)
+        with Stage("reading and consensus", seconds):
+            problem = pose_problem(options, table, mask, comm, tell_early)
+        # Only now is the input known to be good: an earlier sort's results are not given up for less.
+        with together(comm):
+            if comm.is_root:
+                clear_folder(options.output_dir)
+        with StoryLog(log, comm, quiet=True) as story:
+            for text in told:
+                story(text)
+        with StoryLog(log, comm, options.quiet) as tell:
+            return _run(problem, tell, seconds)
 
 
-def _run(
-    options: SortOptions, table: ParticleTable, mask: np.ndarray | None, comm: Communicator, tell: StoryLog
-) -> SortResult:
-    seconds: dict[str, float] = {}
+def _tell_input(tell: Callable[[str], None], options: SortOptions, table: ParticleTable, comm: Communicator) -> None:
     tell(
         f"sort3d of {options.instack}: {len(table)} particles of {table.box_px} px at {table.pixel_size_A:g} A, "
         f"{comm.size} rank{'s' if comm.size > 1 else ''}, seed {options.seed}."
     )
     for note in table.notes:
         tell(f"Note: {note}")
-    with Stage("reading and consensus", seconds):
-        problem = pose_problem(options, table, mask, comm, tell)
+
+
+def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortResult:
+    options, table, comm = problem.options, problem.table, problem.comm
     with (
         Stage("sorting", seconds),
         Progress("iteration", expected_steps(options.depth_order), comm, options.quiet) as progress,
