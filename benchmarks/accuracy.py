@@ -104,7 +104,7 @@ SCHEMES = [
     Scheme("5 components", options={"components": 5}),
     Scheme("12 components", options={"components": 12}),
 ]
-SCHEME_SETS = ["dev5", "rotation", "coloured", "single"]
+SCHEME_SETS = ["dev5", "rotation"]
 
 _RUN = """
 import importlib, json, sys
@@ -217,7 +217,7 @@ def main() -> None:
     """Make, sort, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder of the simulated sets and results; default: a temporary one")
-    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--sets", help=f"of {', '.join(SETS)}; with --schemes {', '.join(SCHEME_SETS)} by default")
     parser.add_argument("--schemes", action="store_true")
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("HPCSORT_SHARED", ROOT.parent / "shared")))
     parser.add_argument("--ranks", type=int, default=2)
@@ -228,7 +228,7 @@ def main() -> None:
         print(f"{datetime.date.today()}, {platform.machine()}, {asked.ranks} ranks\n")
         if not asked.schemes:
             print(_HEAD.format("set"), flush=True)
-            for name in asked.sets.split(","):
+            for name in asked.sets.split(",") if asked.sets else SETS:
                 folder = _make(name, work, asked.shared)
                 if folder is not None:
                     print(
@@ -242,7 +242,7 @@ def main() -> None:
                         flush=True,
                     )
             return
-        for name in SCHEME_SETS:
+        for name in asked.sets.split(",") if asked.sets else SCHEME_SETS:
             folder = _make(name, work, asked.shared)
             if folder is None:
                 continue

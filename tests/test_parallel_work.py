@@ -21,7 +21,7 @@ def test_chunks_cover_all_rows_once(weights: list[int], target: float) -> None:
     assert [row for start, stop in chunks for row in range(start, stop)] == list(range(len(weights)))
     assert all(stop > start for start, stop in chunks)
     loads = [sum(weights[start:stop]) for start, stop in chunks]
-    mean = sum(weights) / len(weights)
+    mean = sum(weights) / max(len(weights), 1)
     assert all(load <= max(target, mean) + max(weights) + 1e-9 for load in loads)
 
 
