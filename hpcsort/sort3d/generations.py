@@ -79,14 +79,12 @@ def sort_generations(problem: Problem, tell: StoryLog, progress: Progress) -> So
         if number and len(active) < 2 * minimum:
             tell(f"{len(active)} particles are unaccounted for, too few for another generation of groups.")
             break
-        if number == 1 and len(state.origin) == 1 and state.generations[0].agreement is None:
-            break
-        generation, joints_agree = _sort_once(problem, state.labels, number, minimum, tell, progress)
+        generation = _sort_once(problem, state.labels, number, minimum, tell, progress)
         state.generations.append(generation)
         agreement = generation.agreement
         if agreement is None or not agreement.reproducibility.size:
             if number == 0 and agreement is None:
-                _accept_all(state, joints_agree)
+                _accept_all(state)
                 tell(
                     f"One group: held-out likelihood prefers a single structure for all {count} particles; no "
                     "difference between particles is reproducible."
@@ -106,7 +104,7 @@ def sort_generations(problem: Problem, tell: StoryLog, progress: Progress) -> So
 
 def _sort_once(
     problem: Problem, known: np.ndarray, number: int, minimum: int, tell: StoryLog, progress: Progress
-) -> tuple[Generation, np.ndarray]:
+) -> Generation:
     options = problem.options
     active = int((known < 0).sum())
     most = options.max_groups
@@ -120,7 +118,7 @@ def _sort_once(
     if options.img_per_grp is not None and options.freeze_groups:
         tell(f"Generation {number}: {active} particles, at most {most} groups of {options.img_per_grp} particles.")
     else:
-        tell(f"Generation {number}: {active} particles, 1 to {most} groups are tried.")
+        tell(f"Generation {number}: {active} particles, {lowest} to {most} new groups are tried.")
     # The first generation looks for the prior that predicts unseen particles best; later ones keep the strong one.
     shares = SUBSPACE_SHARES if number == 0 else SUBSPACE_SHARES[:1]
     pairs = [learn_pair(task, 0, numbers, share) for share in shares]
@@ -136,8 +134,7 @@ def _sort_once(
         + f". Chosen: {chosen}."
     )
     if chosen == lowest:
-        agreeing = np.ones(active)
-        return Generation(number, active, minimum, chosen, held, finished, None), agreeing
+        return Generation(number, active, minimum, chosen, held, finished, None)
     for split in range(1, 2 ** (options.depth_order - 1)):
         more = learn_pair(task, split, [chosen], share)
         joints = joints + finish_pair(task, more, chosen)[0]
@@ -145,7 +142,7 @@ def _sort_once(
     # Known groups need no minimum among the leftover, so the bounds hold in the first generation only.
     labels = [assign(joint, orientation, minimum if number == 0 else 0) for joint in joints]
     agreement = compare_chains(labels, joints, minimum, options.seed, task.groups)
-    return Generation(number, active, minimum, chosen, held, finished, agreement), agreement.agreeing
+    return Generation(number, active, minimum, chosen, held, finished, agreement)
 
 
 def _schedule(problem: Problem, active: int, most: int, minimum: int) -> list[int]:
@@ -181,9 +178,9 @@ def _choose(task: Task, pair: ChainPair) -> tuple[int, dict[int, float], list[np
     return number, means, finished[number][0]
 
 
-def _accept_all(state: Sorting, agreeing: np.ndarray) -> None:
+def _accept_all(state: Sorting) -> None:
     state.labels[:] = 0
-    state.agreeing[:] = agreeing
+    state.agreeing[:] = 1.0
     state.probability[:] = 1.0
     # Everybody agrees on one group, by chance as well.
     state.reproducibility.append(1.0)
