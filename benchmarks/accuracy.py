@@ -1,216 +1,135 @@
-"""Accuracy of sort3d on simulated sets with known states; writes the tables of accuracy.md.
+"""Accuracy of sort3d on simulated sets with known states; prints the tables of accuracy.md.
 
-    python benchmarks/accuracy.py [--work DIR] [--sets NAME,...] [--schemes] [--shared ../shared] [--ranks 2]
+    python benchmarks/accuracy.py [--work DIR] [--sets NAME,...] [--reliability] [--shared ../shared] [--ranks 2]
+    python benchmarks/accuracy.py --sweep       the seed set, asked for 5 to 11 groups
+    python benchmarks/accuracy.py --schemes     single decisions of the method changed
+    python benchmarks/accuracy.py --all         everything
 
 Every set is made by `hpcsort simulate` (the set "dev5" is read from the shared folder, and the ribosome sets need its
-map; without it the built-in phantom takes its place) and sorted with default options under mpiexec. `--schemes` also
-sorts with single decisions of the method changed, to show what each is worth.
+map; without it the built-in phantom takes its place) and sorted with default options under mpiexec.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import os
 import platform
-import subprocess
-import sys
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from _measures import measure, read_truth, reliability_rows
+from _oracle import oracle_scores
+from _schemes import DEFAULT, SCHEME_SETS, SCHEMES, Scheme, check_schemes, sort_set
+from _sets import SETS, SHARED, make_set
 
-from hpcsort.geometry import relion_matrices
-from hpcsort.images import load_band
-from hpcsort.io import ImageReader, read_map, read_particles
-from hpcsort.kernels import interleave, score_sections
-from hpcsort.parallel import SerialComm
-from hpcsort.partitions import (
-    adjusted_mutual_information,
-    adjusted_rand_index,
-    group_sizes,
-    matched_accuracy,
-    purities,
+_ASKED = range(5, 12)
+_COLUMNS = (
+    "groups",
+    "states found",
+    "accounted %",
+    "right of accounted %",
+    "right of all %",
+    "right of likeliest %",
+    "oracle %",
+    "likeliest / oracle",
+    "ARI",
+    "ARI of likeliest",
+    "oracle ARI",
+    "ECE",
+    "purity of each group %",
+    "s",
 )
-from hpcsort.sort3d.consensus import whiten
-from hpcsort.sort3d.store import ParticleStore, deal_particles
-from hpcsort.volumes import BandGrid
-
-ROOT = Path(__file__).resolve().parents[1]
-RIBOSOME = ["--states", "5", "--snr", "0.2", "--domain-radius", "12"]
-
-SETS: dict[str, tuple[str, list[str]]] = {
-    "seed": ("17,280 ribosomes, five even states, SNR 0.2", ["--particles", "17280", *RIBOSOME, "--seed", "1"]),
-    "dev5": ("5,000 ribosomes by another simulator, five states, one lacks 4 % of the mass", []),
-    "uneven": (
-        "6,000 ribosomes, 60/20/10/7/3 %",
-        ["--particles", "6000", *RIBOSOME, "--sizes", "60,20,10,7,3", "--seed", "3"],
-    ),
-    "junk": ("6,000 ribosomes, 20 % junk", ["--particles", "6000", *RIBOSOME, "--junk", "0.2", "--seed", "4"]),
-    "poses": (
-        "6,000 ribosomes, pose errors of 2 degrees and 0.5 px per axis",
-        ["--particles", "6000", *RIBOSOME, "--angle-error", "2", "--shift-error", "0.5", "--seed", "5"],
-    ),
-    "preferred": (
-        "6,000 ribosomes, 60 % in a cone of views",
-        ["--particles", "6000", *RIBOSOME, "--preferred", "0.6", "--seed", "8"],
-    ),
-    "rotation": (
-        "6,000 ribosomes, a domain turned in five steps of 4 degrees",
-        ["--particles", "6000", *RIBOSOME, "--rotate", "4", "--seed", "9"],
-    ),
-    "low": (
-        "8,000 ribosomes, SNR 0.1, domains of 10 px",
-        ["--particles", "8000", "--states", "5", "--snr", "0.1", "--domain-radius", "10", "--seed", "7"],
-    ),
-    "single": ("6,000 ribosomes of one state", ["--particles", "6000", "--states", "1", "--snr", "0.2", "--seed", "2"]),
-    "phantom": (
-        "4,000 particles of the built-in phantom, three states (the demo)",
-        ["--particles", "4000", "--states", "3", "--seed", "6"],
-    ),
-    "coloured": (
-        "5,000 of the phantom at 48 px, four states, coloured noise, SNR 0.1",
-        ["--particles", "5000", "--states", "4", "--snr", "0.1", "--noise", "coloured", "--seed", "11"],
-    ),
-}  # fmt: skip
+_BINS_HEAD = "| set | probability | particles | mean probability | share right |\n|---|---|---:|---:|---:|"
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """One decision of the method, changed: module constants and options."""
+class Bench:
+    """Sets on disk, each with its truth and its oracle, which are found once."""
 
-    name: str
-    constants: dict[str, object] = field(default_factory=dict)
-    options: dict[str, object] = field(default_factory=dict)
+    def __init__(self, work: Path, shared: Path, ranks: int) -> None:
+        self._work, self._shared, self._ranks = work, shared, ranks
+        self._oracles: dict[str, tuple[float, float]] = {}
 
+    def sort(self, name: str, out: str, scheme: Scheme = DEFAULT) -> dict[str, Any] | None:
+        """Sort a set and compare with the truth; None where the set cannot be had."""
+        folder = make_set(name, self._work, self._shared)
+        if folder is None:
+            return None
+        if name not in self._oracles:
+            self._oracles[name] = oracle_scores(folder)
+        sort_set(folder, self._work / out, self._ranks, scheme)
+        right, ari = self._oracles[name]
+        return measure(read_truth(folder), self._work / out) | {"oracle": right, "oracle ARI": ari}
 
-SCHEMES = [
-    Scheme("default"),
-    Scheme("one pair of chains (--depth-order 1)", options={"depth_order": 1}),
-    Scheme("no finishing in map space", {"chains._FINISH_ITERATIONS": 0}),
-    Scheme("finishing without the scale of the classes", {"finish._SCALE_RANGE": (1.0, 1.0)}),
-    Scheme("finishing without leave-one-out", {"finish._SMALL_SHARE": 2.0}),
-    Scheme("prior of the subspace 0.015 alone", {"generations.SUBSPACE_SHARES": [0.015]}),
-    Scheme("prior of the subspace 0.005 alone", {"generations.SUBSPACE_SHARES": [0.005]}),
-    Scheme("prior of the subspace 0.05 alone", {"generations.SUBSPACE_SHARES": [0.05]}),
-    Scheme("prior of the classes / 3", {"chains._CLASS_SHARE": 0.07}),
-    Scheme("prior of the classes * 3", {"chains._CLASS_SHARE": 0.6}),
-    Scheme("narrow bands (10 and 14)", {"problem._NARROW": 10, "problem._WIDE": 14}),
-    Scheme("wide bands (18 and 24)", {"problem._NARROW": 18, "problem._WIDE": 24}),
-    Scheme("5 components", options={"components": 5}),
-    Scheme("12 components", options={"components": 12}),
-]
-SCHEME_SETS = ["dev5", "rotation"]
-
-_RUN = """
-import importlib, json, sys
-from pathlib import Path
-from hpcsort.parallel import abort_on_error, get_comm
-from hpcsort.sort3d import SortOptions, sort3d
-star, out, constants, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
-for place, value in constants.items():
-    module, name = place.split(".")
-    module = importlib.import_module("hpcsort.sort3d." + module)
-    assert hasattr(module, name), place
-    setattr(module, name, tuple(value) if isinstance(value, list) else value)
-comm = get_comm()
-with abort_on_error(comm):
-    sort3d(SortOptions(instack=Path(star), output_dir=Path(out), overwrite=True, quiet=True, **options), comm)
-"""
+    def particles(self, name: str) -> int:
+        """Size of a set."""
+        folder = make_set(name, self._work, self._shared)
+        return 0 if folder is None else len(read_truth(folder))
 
 
-def _make(name: str, work: Path, shared: Path) -> Path | None:
-    """Folder of a set, simulated unless it is there; None where its origin is absent."""
-    if name == "dev5":
-        folder = shared / "data" / "dev5"
-        return folder if folder.is_dir() else None
-    folder = work / name
-    if not (folder / "truth.csv").exists():
-        ribosome = shared / "data" / "maps" / "ribosome70S_65px_5A.mrc"
-        source = ["--map", str(ribosome)] if ribosome.exists() and name not in ("phantom", "coloured") else []
-        box = ["--box", "48", "--angpix", "7"] if name == "coloured" else ["--box", "64", "--angpix", "5"]
-        command = [str(Path(sys.executable).parent / "hpcsort"), "simulate", str(folder), *box]
-        subprocess.run([*command, *source, *SETS[name][1]], check=True, stdout=subprocess.DEVNULL)
-    return folder
+def table_of_sets(bench: Bench, names: list[str], reliability: bool) -> None:
+    """Sort sets with default options."""
+    _print_head("set")
+    bins = []
+    for name in names:
+        result = bench.sort(name, f"out_{name}")
+        if result is not None:
+            print(_row(f"{name}: {SETS[name].told}", result), flush=True)
+            if result["reliability"] is not None:
+                bins += reliability_rows(name, result["reliability"])
+    if reliability and bins:
+        print(f"\n{_BINS_HEAD}", *bins, sep="\n", flush=True)
 
 
-def _sort(folder: Path, out: Path, ranks: int, scheme: Scheme) -> dict[str, Any]:
-    """Sort a set and compare with the truth."""
-    command = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(ranks), sys.executable, "-c", _RUN]
-    words = [str(folder / "particles.star"), str(out), json.dumps(scheme.constants), json.dumps(scheme.options)]
-    # Installed code, not the source folder that this may be started in.
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-    subprocess.run([*command, *words], check=True, env=env)
-    truth = pd.read_csv(folder / "truth.csv")["state"].to_numpy()
-    run = json.loads((out / "run.json").read_text())
-    labels = np.full(len(truth), -1)
-    for path in sorted(out.glob("Cluster_*.txt")):
-        labels[np.loadtxt(path, dtype=int, ndmin=1)] = int(path.stem.split("_")[1])
-    kept = labels >= 0
-    return {
-        "groups": len(run["groups"]),
-        "sizes": group_sizes(labels).tolist(),
-        "accounted": float(kept.mean()),
-        "purity": purities(truth, labels).tolist(),
-        "right of accounted": matched_accuracy(truth[kept], labels[kept]),
-        "right of all": matched_accuracy(truth, labels),
-        "ARI": adjusted_rand_index(truth[kept], labels[kept]),
-        "AMI": adjusted_mutual_information(truth[kept], labels[kept]),
-        "limit": _limit(folder),
-        "seconds": sum(run["seconds"].values()),
-    }
+def table_of_sizes(bench: Bench, name: str) -> None:
+    """Ask for other numbers of groups than there are."""
+    _print_head(name)
+    for asked in _ASKED:
+        size = bench.particles(name) // asked
+        scheme = Scheme(f"--img_per_grp {size} ({asked} groups asked for)", options={"img_per_grp": size})
+        result = bench.sort(name, "out_asked", scheme)
+        if result is not None:
+            print(_row(scheme.name, result), flush=True)
 
 
-def _limit(folder: Path) -> float:
-    """Share right of maximum likelihood with the true maps at the given poses; NaN where the maps are not there."""
-    paths = sorted(folder.glob("state_*.mrc"))
-    if not paths:
-        return float("nan")
-    table = read_particles(folder / "particles.star")
-    truth = pd.read_csv(folder / "truth.csv")["state"].to_numpy()
-    assert table.box_px is not None
-    grid = BandGrid(table.box_px, table.box_px // 2 - 6, 2)
-    volumes = interleave(grid.to_fourier(np.stack([read_map(path)[0] for path in paths])))
-    rows = np.arange(len(table))
-    chunks, _ = deal_particles(len(table), SerialComm())
-    with ImageReader(table) as reader:
-        data = load_band(
-            table, rows, relion_matrices(table.angles_deg), grid.radius, reader.read,
-            particle_radius_px=table.box_px // 2 - 2,
-        )  # fmt: skip
-    store, _ = whiten(ParticleStore(SerialComm(), len(table), chunks, list(range(len(chunks))), data), data.images, 1)
-    data = store.data
-    cross, power = score_sections(
-        volumes, len(paths), data.images, data.ctfs, data.rotations, data.px, data.py, grid.pad
-    )
-    real = np.flatnonzero(truth >= 0)
-    scale = cross[real, truth[real]].sum() / power[real, truth[real]].sum()
-    best = (2 * scale * cross - scale**2 * power).argmax(axis=1)
-    return float((best == truth)[real].mean())
+def table_of_schemes(bench: Bench, names: list[str]) -> None:
+    """Sort with single decisions changed: a table for every set, then one of all."""
+    results: dict[tuple[str, str], dict[str, Any]] = {}
+    for name in names:
+        print(f"\n{name}: {SETS[name].told}\n")
+        _print_head("scheme")
+        for scheme in SCHEMES:
+            result = bench.sort(name, "out_scheme", scheme)
+            if result is not None:
+                results[scheme.name, name] = result
+                print(_row(scheme.name, result), flush=True)
+    print("\nRight of all % and ARI:\n\n| scheme | " + " | ".join(names) + " |")
+    print("|---|" + "---:|" * len(names))
+    for scheme in SCHEMES:
+        found = [results.get((scheme.name, name)) for name in names]
+        cells = [f"{100 * result['right of all']:.1f}, {result['ARI']:.3f}" if result else "-" for result in found]
+        print(f"| {scheme.name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _print_head(first: str) -> None:
+    print(f"| {first} | " + " | ".join(_COLUMNS) + " |")
+    print("|---|" + "---:|" * len(_COLUMNS), flush=True)
 
 
 def _row(name: str, result: dict[str, Any]) -> str:
-    purity = ", ".join(_percent(value) for value in result["purity"])
-    numbers = " | ".join(_percent(result[key]) for key in ("accounted", "right of accounted", "right of all", "limit"))
-    return (
-        f"| {name} | {result['groups']} | {numbers} | {result['ARI']:.3f} | {result['AMI']:.3f} | {purity} "
-        f"| {result['seconds']:.0f} |"
-    )
+    shares = ("accounted", "right of accounted", "right of all", "right of likeliest", "oracle")
+    ratio = result["right of likeliest"] / result["oracle"]
+    cells = [name, str(result["groups"]), f"{result['found']} of {result['states']}"]
+    cells += [_number(100 * result[key], 1) for key in shares]
+    cells += [_number(value, 3) for value in (ratio, *(result[key] for key in ("ARI", "ARI of likeliest")))]
+    cells += [_number(result[key], 3) for key in ("oracle ARI", "calibration")]
+    cells += [", ".join(_number(100 * purity, 1) for purity in result["purity"]), f"{result['seconds']:.0f}"]
+    return "| " + " | ".join(cells) + " |"
 
 
-def _percent(share: float) -> str:
-    return "-" if np.isnan(share) else f"{100 * share:.1f}"
-
-
-_HEAD = (
-    "| {} | groups | accounted % | right of accounted % | right of all % | limit % | ARI | AMI "
-    "| purity of each group % | s |\n"
-    "|---|---:|---:|---:|---:|---:|---:|---:|---|---:|"
-)
+def _number(value: float, digits: int) -> str:
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def main() -> None:
@@ -218,37 +137,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder of the simulated sets and results; default: a temporary one")
     parser.add_argument("--sets", help=f"of {', '.join(SETS)}; with --schemes {', '.join(SCHEME_SETS)} by default")
+    parser.add_argument("--reliability", action="store_true", help="also how often each probability is right")
+    parser.add_argument("--sweep", action="store_true", help="the seed set with --img_per_grp")
     parser.add_argument("--schemes", action="store_true")
-    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("HPCSORT_SHARED", ROOT.parent / "shared")))
+    parser.add_argument("--all", action="store_true", help="all tables of accuracy.md")
+    parser.add_argument("--shared", type=Path, default=SHARED)
     parser.add_argument("--ranks", type=int, default=2)
     asked = parser.parse_args()
+    named = asked.sets.split(",") if asked.sets else []
+    if unknown := set(named) - set(SETS):
+        parser.error(f"no set {', '.join(sorted(unknown))}; there are {', '.join(SETS)}")
+    if asked.schemes or asked.all:
+        check_schemes()
     with tempfile.TemporaryDirectory() as temporary:
         work = asked.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        print(f"{datetime.date.today()}, {platform.machine()}, {asked.ranks} ranks\n")
-        if not asked.schemes:
-            print(_HEAD.format("set"), flush=True)
-            for name in asked.sets.split(",") if asked.sets else SETS:
-                folder = _make(name, work, asked.shared)
-                if folder is not None:
-                    print(
-                        _row(f"{name}: {SETS[name][0]}", _sort(folder, work / f"out_{name}", asked.ranks, SCHEMES[0])),
-                        flush=True,
-                    )
-                if name == "seed" and folder is not None:
-                    asked_for = Scheme("", options={"img_per_grp": 1920})
-                    print(
-                        _row("seed, --img_per_grp 1920", _sort(folder, work / "out_seed9", asked.ranks, asked_for)),
-                        flush=True,
-                    )
-            return
-        for name in asked.sets.split(",") if asked.sets else SCHEME_SETS:
-            folder = _make(name, work, asked.shared)
-            if folder is None:
-                continue
-            print(f"\n{name}: {SETS[name][0]}\n\n{_HEAD.format('scheme')}", flush=True)
-            for scheme in SCHEMES:
-                print(_row(scheme.name, _sort(folder, work / "out_scheme", asked.ranks, scheme)), flush=True)
+        bench = Bench(work, asked.shared, asked.ranks)
+        print(f"{datetime.date.today()}, {platform.machine()}, {asked.ranks} ranks")
+        if asked.all or not (asked.sweep or asked.schemes):
+            print("\n## Default options\n")
+            table_of_sets(bench, named or list(SETS), asked.reliability or asked.all)
+        if asked.all or asked.sweep:
+            print("\n## Numbers of groups asked for\n")
+            table_of_sizes(bench, "seed")
+        if asked.all or asked.schemes:
+            print("\n## What single decisions are worth")
+            table_of_schemes(bench, named or SCHEME_SETS)
 
 
 if __name__ == "__main__":

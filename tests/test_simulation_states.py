@@ -9,7 +9,8 @@ import pytest
 from hpcsort.errors import InputError, OptionError
 from hpcsort.io.mrc import read_map, write_map
 from hpcsort.simulation import PHANTOM_DOMAINS, SimulationOptions, make_states, ribosome_phantom
-from hpcsort.simulation.states import domain_centres, fit_box, map_states, phantom_states
+from hpcsort.simulation.domains import domain_centres
+from hpcsort.simulation.states import fit_box, map_states, phantom_states
 
 
 def _particle(box: int = 32) -> np.ndarray:
@@ -92,7 +93,7 @@ def test_turned_domains_keep_the_mass_and_move_the_density() -> None:
 
 
 def test_too_many_domains_are_refused() -> None:
-    with pytest.raises(OptionError, match="leaves room for"):
+    with pytest.raises(OptionError, match="leave room for"):
         map_states(_particle(16), 60, 6.0, 0)
 
 

@@ -17,6 +17,7 @@ Examples:
   hpcsort simulate sim
   hpcsort simulate sim --map ribosome.mrc --states 5 --particles 20000 --snr 0.05
   hpcsort simulate sim --sizes 60,20,10,7,3 --noise coloured --junk 0.2
+  hpcsort simulate sim --nested --states 9 --particles 10000
   hpcsort simulate sim --map complex.mrc --rotate 15 --angle-error 2 --shift-error 0.5
 """
 
@@ -58,6 +59,10 @@ def _numbers(option: str, text: str, count: int | None = None) -> tuple[float, .
 @click.option(
     "--rotate", "rotate_deg", type=float, default=0.0, help="Turn the spheres by these degrees, do not remove them."
 )
+@click.option("--nested", is_flag=True, help="Each state lacks one sphere more than the one before it.")
+@click.option(
+    "--domain-share", type=float, default=0.03, show_default=True, help="Of the mass, in each sphere of --nested."
+)
 @click.option("--sizes", "sizes_text", default="", metavar="A,B,...", help="Relative sizes of the states. [even]")
 @click.option("--junk", type=float, default=0.0, help="Fraction of images that are noise or another density.")
 @click.option("--preferred", type=float, default=0.0, help="Fraction of particles that look along one cone.")
@@ -88,6 +93,8 @@ def command(out: Path, sizes_text: str, defocus_text: str, **values: Any) -> Non
     Writes particles.mrcs, particles.star (RELION 3.1), truth.csv (state and true pose of each image), state_NN.mrc and
     simulate.json into the folder OUT. Without --map the states are a built-in particle like a ribosome and the same
     without some of its domains; with --map they are the map and the same with one sphere of density missing or turned.
+    --nested makes an assembly pathway of either: state 0 is all of it and every further state lacks one sphere more,
+    each of the same mass.
     """
     # imported late, so that the help answers at once
     from hpcsort.parallel import Progress, get_comm

@@ -47,16 +47,45 @@ Examples:
     type=int,
     default=2,
     show_default=True,
-    help="The first generation compares 2^(depth order - 1) pairs of runs.",
+    help="A generation starts with 2^(depth order) boxes, each a pair of independent chains.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["subspace", "maps"]),
+    default="subspace",
+    show_default=True,
+    help="A learned subspace finished in map space, or the classical loop in map space from random starts.",
+)
+@click.option(
+    "--independence",
+    type=click.Choice(["halves", "starts"]),
+    default="halves",
+    show_default=True,
+    help="The chains of a box learn from disjoint halves, or from all particles and different starts.",
+)
+@click.option("--use-umat", is_flag=True, help="With --engine maps: fuzzy membership takes part in the maps.")
+@click.option(
+    "--null",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Sort so many simulated sets of one state too, for p-values of the groups; 19 or more.",
 )
 @click.option(
     "--num-core-set", type=int, help="Smallest core set that gets a map. [the minimum group size, at least 100]"
 )
 @click.option("--not-freeze-groups", is_flag=True, help="With --img-per-grp: lower the minimum size in steps.")
 @click.option("--not-include-unaccounted", is_flag=True, help="Leave unaccounted particles out of the last cluster.")
-@click.option("--components", type=int, help="Number of maps of the subspace. [8]")
-@click.option("--max-groups", type=int, default=10, show_default=True, help="Largest number of groups tried.")
+@click.option("--components", type=int, help="Number of maps of the subspace. [from held-out likelihood]")
+@click.option("--max-groups", type=int, default=24, show_default=True, help="Largest number of groups tried.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same groups.")
+@click.option(
+    "--map-format",
+    type=click.Choice(["mrc", "hdf"]),
+    default="mrc",
+    show_default=True,
+    help="Format of the maps: MRC, or EMAN2's HDF5.",
+)
 @click.option("--angpix", type=float, help="Pixel size in A where the STAR file lacks it.")
 @click.option("--datadir", type=click.Path(path_type=Path), help="Folder in which image stacks are looked up as well.")
 @click.option("--skip-bad", is_flag=True, help="Go on without images that are NaN, infinite or constant.")

@@ -1,5 +1,6 @@
 """Files in and out: STAR tables, MRC stacks and maps, and writing that leaves whole files or none."""
 
+from hpcsort.io.eman_hdf import read_hdf_map, write_hdf_map
 from hpcsort.io.files import atomic_write, write_text_atomically
 from hpcsort.io.images import BadImage, ImageReader, find_bad_images, judge_images
 from hpcsort.io.mrc import MrcStack, read_map, write_map, write_stack
@@ -14,9 +15,11 @@ __all__ = [
     "atomic_write",
     "find_bad_images",
     "judge_images",
+    "read_hdf_map",
     "read_map",
     "read_particles",
     "read_tables",
+    "write_hdf_map",
     "write_map",
     "write_particles",
     "write_stack",

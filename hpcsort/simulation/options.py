@@ -40,6 +40,10 @@ class SimulationOptions:
         Radius of the sphere that a state loses when the states are made from a map.
     rotate_deg : float
         If not 0, the sphere is turned by this angle about the centre of the particle instead of lost.
+    nested : bool
+        Each state lacks what the one before it lacks and one spherical domain more: an assembly pathway.
+    domain_share : float
+        Mass of each of these domains by the mass of the particle.
     sizes : tuple of float
         Relative sizes of the states; empty for even sizes.
     junk : float
@@ -83,6 +87,8 @@ class SimulationOptions:
     noise: str = "white"
     domain_radius_px: float = 12.0
     rotate_deg: float = 0.0
+    nested: bool = False
+    domain_share: float = 0.03
     sizes: tuple[float, ...] = ()
     junk: float = 0.0
     preferred: float = 0.0
@@ -110,6 +116,7 @@ class SimulationOptions:
             "--domain-radius", self.domain_radius_px, _above(self.domain_radius_px, 0), "a number of pixels above 0"
         )
         _require("--rotate", self.rotate_deg, -180 <= self.rotate_deg <= 180, "from -180 to 180 degrees")
+        _require("--domain-share", self.domain_share, 0 < self.domain_share < 1, "a fraction from 0 to 1")
         _require("--sizes", self.sizes, all(_above(size, 0) for size in self.sizes), "positive numbers")
         _require("--junk", self.junk, 0 <= self.junk < 1, "a fraction from 0 to less than 1")
         _require("--preferred", self.preferred, 0 <= self.preferred <= 1, "a fraction from 0 to 1")
@@ -126,6 +133,8 @@ class SimulationOptions:
         _require("--seed", self.seed, 0 <= self.seed < 2**64, "an integer from 0 to 2^64 - 1")
         _require("--dtype", self.dtype, self.dtype in _DTYPES, "float32 or float16")
         _require("chunk", self.chunk, self.chunk >= 1, "1 or more")
+        if self.nested and self.rotate_deg:
+            raise OptionError(f"--nested removes domains but --rotate {self.rotate_deg:g} turns them; give one of them")
         named = len(self.sizes)
         if named and self.states not in (0, named):
             raise OptionError(f"--sizes names {named} states but --states is {self.states}; give only one of them")

@@ -1,4 +1,4 @@
-"""Maps of the states: the phantom without some of its domains, or a given map without (or with turned) spheres."""
+"""Maps of the states: the phantom without some of its domains, or a map without spheres, or with them turned."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
-import scipy.signal
 
 from hpcsort.errors import InputError, OptionError
 from hpcsort.io.mrc import read_map
-from hpcsort.parallel import stream
+from hpcsort.simulation.domains import chain_weights, domain_centres, soft_ball
 from hpcsort.simulation.options import SimulationOptions
 from hpcsort.simulation.phantom import PHANTOM_DOMAINS, ribosome_phantom
 
@@ -19,9 +18,6 @@ Volume = npt.NDArray[np.float32]
 
 _PHANTOM_BOX_PX = 64
 _PHANTOM_PIXEL_A = 5.0
-_EDGE_PX = 3.0
-_DENSE = 0.1
-_ENOUGH_MASS = 0.4
 
 
 def make_states(options: SimulationOptions) -> tuple[list[Volume], float]:
@@ -48,7 +44,11 @@ def make_states(options: SimulationOptions) -> tuple[list[Volume], float]:
     """
     if options.map_path is None:
         pixel = options.pixel_size_A or _PHANTOM_PIXEL_A
-        return phantom_states(options.state_count, options.box_px or _PHANTOM_BOX_PX, pixel), pixel
+        box = options.box_px or _PHANTOM_BOX_PX
+        if options.nested:
+            whole = phantom_states(1, box, pixel)[0]
+            return nested_states(whole, options.state_count, options.domain_share, options.seed), pixel
+        return phantom_states(options.state_count, box, pixel), pixel
     volume, pixel = read_map(options.map_path)
     pixel = options.pixel_size_A or pixel
     if pixel <= 0:
@@ -56,6 +56,8 @@ def make_states(options: SimulationOptions) -> tuple[list[Volume], float]:
     volume = fit_box(volume, options.box_px or max(volume.shape))
     if not np.isfinite(volume).all() or np.ptp(volume) == 0:
         raise InputError(f"{options.map_path} holds no density (constant or not finite); give a map of a particle")
+    if options.nested:
+        return nested_states(volume, options.state_count, options.domain_share, options.seed), pixel
     count, radius, angle = options.state_count, options.domain_radius_px, options.rotate_deg
     return map_states(volume, count, radius, options.seed, angle), pixel
 
@@ -116,7 +118,7 @@ def map_states(volume: Volume, count: int, radius_px: float, seed: int, rotate_d
     middle, centres = domain_centres(volume, count - 1, radius_px, seed)
     states = [volume]
     for centre in centres:
-        mask = _soft_ball(volume.shape[0], centre, radius_px)
+        mask = soft_ball(volume.shape[0], centre, radius_px)
         state = volume * (1 - mask)
         if rotate_deg:
             state = state + _turned(volume * mask, middle, centre, rotate_deg)
@@ -124,40 +126,31 @@ def map_states(volume: Volume, count: int, radius_px: float, seed: int, rotate_d
     return states
 
 
-def domain_centres(
-    volume: Volume, count: int, radius_px: float, seed: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Choose the centres of spherical domains: far apart and full of density.
+def nested_states(volume: Volume, count: int, share: float, seed: int) -> list[Volume]:
+    """Make the states of an assembly pathway: all of a map, then with one more spherical domain lost each time.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (box, box, box), float32
+        Density [z, y, x].
+    count : int
+        Number of states.
+    share : float
+        Mass of each domain by the mass of the particle (the sum of what rises above a tenth of the map's peak).
+    seed : int
+        Chooses the side of the particle where the first domain lies.
 
     Returns
     -------
-    middle : ndarray, shape (3,), float64
-        Centre of mass (z, y, x) in voxels from the corner.
-    centres : ndarray, shape (count, 3), int64
-        Centres of the domains (z, y, x) in voxels from the corner.
+    list of ndarray, shape (box, box, box), float32
+        Densities [z, y, x]; no voxel of one is larger in magnitude than in the one before.
 
     Raises
     ------
     OptionError
-        If two of them would be closer than half a radius.
+        If the particle has no room for so many domains of this mass.
     """
-    dense = np.maximum(volume - _DENSE * np.quantile(volume, 0.999), 0.0).astype(np.float64)
-    ball = _soft_ball(2 * int(np.ceil(radius_px + _EDGE_PX)) + 1, None, radius_px)
-    mass = scipy.signal.fftconvolve(dense, ball, mode="same")
-    candidates = np.argwhere((dense > 0) & (mass >= _ENOUGH_MASS * mass.max()))
-    middle = np.asarray(scipy.ndimage.center_of_mass(dense))
-    side = stream(seed, "domains").standard_normal(3)
-    chosen = [candidates[np.argmax((candidates - middle) @ side)]]
-    distance = np.full(len(candidates), np.inf)
-    while len(chosen) < count:
-        distance = np.minimum(distance, np.linalg.norm(candidates - chosen[-1], axis=1))
-        if distance.max() < max(1.0, radius_px / 2):
-            raise OptionError(
-                f"--domain-radius {radius_px:g} leaves room for {len(chosen)} different domains in this map, not for"
-                f" {count}; give a smaller radius or fewer --states"
-            )
-        chosen.append(candidates[np.argmax(distance)])
-    return middle, np.array(chosen[:count], dtype=np.int64).reshape(-1, 3)
+    return [np.asarray(volume * weight, np.float32) for weight in chain_weights(volume, count, share, seed)]
 
 
 def fit_box(volume: npt.NDArray[np.floating], box_px: int) -> Volume:
@@ -176,15 +169,6 @@ def fit_box(volume: npt.NDArray[np.floating], box_px: int) -> Volume:
         source.append(slice(max(-shift, 0), min(box_px - shift, edge)))
     result[tuple(target)] = volume[tuple(source)]
     return result
-
-
-def _soft_ball(edge: int, centre: npt.NDArray[np.integer] | None, radius_px: float) -> npt.NDArray[np.float64]:
-    """Ball in a cube: 1 inside, a raised cosine across the edge, 0.5 at the radius."""
-    origin = np.full(3, edge // 2) if centre is None else centre
-    squares = [(np.arange(edge) - origin[axis]) ** 2 for axis in range(3)]
-    distance = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
-    across = np.clip((distance - radius_px) / _EDGE_PX + 0.5, 0, 1)
-    return np.asarray(0.5 + 0.5 * np.cos(np.pi * across))
 
 
 def _turned(

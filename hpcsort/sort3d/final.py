@@ -13,6 +13,7 @@ from hpcsort.errors import InputError
 from hpcsort.geometry import relion_matrices
 from hpcsort.images import BandData, load_band
 from hpcsort.io import ImageReader, ParticleTable, judge_images, write_map, write_text_atomically
+from hpcsort.io.eman_hdf import write_hdf_map
 from hpcsort.kernels import aligned_empty, insert_sections
 from hpcsort.parallel import Communicator, deal_chunks, together
 from hpcsort.volumes import (
@@ -141,9 +142,14 @@ def reconstruct_groups(
 
 
 def write_group_maps(
-    folder: str | os.PathLike[str], stem: str, maps: GroupMaps, voxel_A: float, overwrite: bool = False
+    folder: str | os.PathLike[str],
+    stem: str,
+    maps: GroupMaps,
+    voxel_A: float,
+    overwrite: bool = False,
+    map_format: str = "mrc",
 ) -> None:
-    """Write stem.mrc, stem_half1.mrc, stem_half2.mrc and stem_fsc.txt.
+    """Write stem.mrc, stem_half1.mrc, stem_half2.mrc (or .hdf) and stem_fsc.txt.
 
     The table of the FSC has the columns shell, resolution in A and FSC.
 
@@ -154,6 +160,7 @@ def write_group_maps(
     maps : of one group.
     voxel_A : voxel size.
     overwrite : whether existing files may be replaced.
+    map_format : "mrc", or "hdf" for maps as EMAN2 keeps them.
 
     Raises
     ------
@@ -161,8 +168,9 @@ def write_group_maps(
         If a file exists and ``overwrite`` is false, or cannot be written.
     """
     place = Path(folder)
+    write = {"mrc": write_map, "hdf": write_hdf_map}[map_format]
     for name, volume in ((stem, maps.map), (f"{stem}_half1", maps.half1), (f"{stem}_half2", maps.half2)):
-        write_map(place / f"{name}.mrc", volume, voxel_A, overwrite=overwrite)
+        write(place / f"{name}.{map_format}", volume, voxel_A, overwrite=overwrite)
     box = len(maps.map)
     lines = ["# shell resolution_A fsc"]
     for shell, value in enumerate(maps.fsc.tolist()):

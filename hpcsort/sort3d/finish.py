@@ -1,20 +1,21 @@
-"""The finishing loop in map space: class maps as shrunk differences, leave-one-out scores, a wider band.
+"""The finishing loop in map space: all chains in lock step, leave-one-out scores, a wider band.
 
-One chain per independent run. A chain's maps come from its own particles only; it then scores all particles. Class
-maps are differences from the consensus, shrunk by the spectral signal power of the differences and by their local
-variance. A particle's score for a class that it is part of is corrected for its own contribution (leverage), or it
-would prefer whatever it already is.
+A chain's maps come from its own particles only; it then scores all particles. A particle's score for a class that it
+is part of is corrected for its own contribution (leverage), or it would prefer whatever it already is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy.special import softmax
 
+from hpcsort.images import BandData
 from hpcsort.kernels import (
+    aligned_empty,
     backproject_moments,
     complete_friedel,
     interleave,
@@ -23,72 +24,58 @@ from hpcsort.kernels import (
     pack_ridge,
     subtract_sections,
 )
-from hpcsort.sort3d.statistics import reduced_moments
-from hpcsort.sort3d.store import Block, ParticleStore
-from hpcsort.sort3d.subspace import NUISANCES, Subspace, local_weight, moments, unpack_lower
-from hpcsort.volumes import BandGrid
+from hpcsort.parallel import ExactSum
+from hpcsort.sort3d.classmaps import ClassMaps, shrink_classes
+from hpcsort.sort3d.statistics import JUNK_KINDS, junk_scores, reduced_moments
+from hpcsort.sort3d.store import ParticleStore, exact_total
+from hpcsort.sort3d.subspace import NUISANCES, moments, unpack_lower
 
-__all__ = [
-    "ClassMaps",
-    "Evidence",
-    "estimate_classes",
-    "leverage_ratio",
-    "maps_from_centres",
-    "refine_classes",
-    "weigh_evidence",
-]
+__all__ = ["Chain", "refine_chains", "with_junk"]
 
 _SMALL_SHARE = 0.01
 """A particle that is part of a class by less than this does not bias its score for it."""
 _SCALE_RANGE = (0.3, 5.0)
+JUNK_SHARE = 0.001
+"""Share that each kind of junk is given beforehand. It is not fitted: a broad component that may grow takes the place
+of small classes."""
 
 
 @dataclass(frozen=True)
-class ClassMaps:
-    """Difference maps of K classes.
+class Chain:
+    """One independent run in map space.
 
     Attributes
     ----------
-    grid : grid of the volumes.
-    fixed : complex64 (7, Fourier volume), nuisance maps.
-    volumes : complex64 (K, Fourier volume), differences from the consensus before `scale`, read by sections.
-    scale : float64 (K,), factors of the volumes (see `_best_scale`).
-    ridge : float32 (K, Fourier volume), 1 / (weight + 1 / prior).
-    leverage : factor of the ridge for the local weight and the interpolation (`leverage_ratio`).
-    prior : float64 (shells,), prior variance of the differences' Fourier voxels.
-    mask : float32 (size, size, size), where differences are allowed.
-    focus : float32 (size, size, size), local weight of the last estimate.
+    learns : bool (n,), particles (of all ranks, in sort order) that make its maps.
+    maps : its classes, those of known groups first.
+    weights : float64 (K + 2,), shares of the classes and of the kinds of junk among the particles that are sorted.
+    start : int (n,), classes of a start partition, -1 for none; the maps are then made from these before they are
+        compared with anything. None starts from ``maps``.
     """
 
-    grid: BandGrid
-    fixed: np.ndarray
-    volumes: np.ndarray
-    scale: np.ndarray
-    ridge: np.ndarray
-    leverage: float
-    prior: np.ndarray
-    mask: np.ndarray
-    focus: np.ndarray
+    learns: np.ndarray
+    maps: ClassMaps
+    weights: np.ndarray
+    start: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """How this rank's n particles see K class maps, nuisances integrated out.
+class _Seen:
+    """How some particles see a chain's class maps, nuisances integrated out.
 
-    Attributes
-    ----------
-    linear, power : float64 (n, K); the log-likelihood ratio of class k scaled by a is a linear - a^2 power / 2.
-    rest, pull : float64 (n, 7) and (n, K, 7); the expected nuisances are rest - a pull.
+    The log-likelihood ratio of class k scaled by a is a ``linear`` - a^2 ``power`` / 2, (n, K) each; the expected
+    nuisances are ``rest`` - a ``pull``, (n, 7) and (n, K, 7). ``junk`` (n, 2) as in `junk_scores`.
     """
 
     linear: np.ndarray
     power: np.ndarray
     rest: np.ndarray
     pull: np.ndarray
+    junk: np.ndarray
 
     def scores(self, scale: np.ndarray) -> np.ndarray:
-        """Log-likelihood ratios (n, K) of the scaled classes."""
-        return np.asarray(scale * self.linear - 0.5 * scale**2 * self.power)
+        """Log-likelihood ratios (n, K + 2) of the scaled classes and of junk."""
+        return np.concatenate([scale * self.linear - 0.5 * scale**2 * self.power, self.junk], axis=1)
 
     def nuisances(self, shares: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Return the expected nuisances (n, 7) of particles that belong to the classes by ``shares`` (n, K)."""
@@ -96,43 +83,119 @@ class Evidence:
         return np.asarray(total * self.rest - np.einsum("nk,nka->na", shares * scale, self.pull))
 
 
-def maps_from_centres(
-    subspace: Subspace, centres: np.ndarray, grid: BandGrid, fixed: np.ndarray, prior: np.ndarray, mask: np.ndarray
-) -> ClassMaps:
-    """Difference maps of points (K, J) of a subspace, for a loop on a wider ``grid``.
+@dataclass(frozen=True)
+class _State:
+    """A chain between iterations. ``local``: own rows of this rank; ``shares`` (n, K), ``nuisances`` (n, 7) of them."""
 
-    They are weighted sums of all particles, so nobody's own contribution stands out and the leverage is zero.
-    """
-    volumes = np.tensordot(centres, subspace.free, axes=1).astype(np.complex64)
-    wide = grid.embed(volumes, subspace.grid)
-    ridge = np.zeros(wide.shape, np.float32)
-    return ClassMaps(grid, fixed, wide, np.ones(len(centres)), ridge, 0.0, prior, mask, mask)
+    chain: Chain
+    local: np.ndarray
+    shares: np.ndarray
+    nuisances: np.ndarray
+
+    def within(self, rows: slice) -> slice:
+        """Return the own particles among consecutive local rows, as rows of ``shares``."""
+        first, last = np.searchsorted(self.local, [rows.start, rows.stop])
+        return slice(int(first), int(last))
 
 
-def weigh_evidence(store: ParticleStore, maps: ClassMaps, shares: np.ndarray | None = None) -> Evidence:
-    """Compare this rank's particles with every class.
+def refine_chains(
+    store: ParticleStore,
+    chains: list[Chain],
+    known: np.ndarray,
+    *,
+    iterations: int,
+    floor: float,
+    step: Callable[[str], None] | None = None,
+) -> tuple[list[Chain], list[np.ndarray]]:
+    """Iterate all chains in lock step, each on its own particles, and score all particles with each. Collective.
 
     Parameters
     ----------
     store : particles; ``data`` holds whitened residuals from the consensus.
-    shares : float (n_local, K) with which these particles entered the maps; None if they did not.
+    chains : where they start.
+    known : int (n,), class of particles that stay where they are, -1 for those that are sorted.
+    iterations : number of estimates of the maps, not counting the one from a start partition.
+    floor : smallest share of a class.
+    step : called with a note after each iteration.
+
+    Returns
+    -------
+    chains : as they end.
+    joints : per chain float64 (n, K + 2), log of weight times likelihood ratio for every particle of all ranks; a
+        particle that the chain learns from is scored with its own contribution left out.
     """
-    classes = len(maps.volumes)
+    pinned = known[store.positions]
+    states = [_begin(store, chain, pinned, floor) for chain in chains]
+    for iteration in range(iterations):
+        maps = _estimate(store, states)
+        states = [replace(state, chain=replace(state.chain, maps=new)) for state, new in zip(states, maps, strict=True)]
+        seen = [_look(store, state.chain.maps, state.local, state.shares) for state in states]
+        states = [_rescale(store, state, part) for state, part in zip(states, seen, strict=True)]
+        if iteration + 1 < iterations:
+            states = [_share_out(store, state, part, pinned, floor) for state, part in zip(states, seen, strict=True)]
+        else:
+            states = [_reweigh(store, state, part, pinned, floor) for state, part in zip(states, seen, strict=True)]
+        if step is not None:
+            step(f"finishing {len(chains)} chains: iteration {iteration + 1} of {iterations}")
+    joints = []
+    for index, state in enumerate(states):
+        joint = np.empty((len(store.data), len(state.chain.weights)))
+        if iterations:
+            joint[state.local] = seen[index].scores(state.chain.maps.scale)
+        others = np.setdiff1d(np.arange(len(store.data)), state.local if iterations else [])
+        joint[others] = _look(store, state.chain.maps, others, None).scores(state.chain.maps.scale)
+        joints.append(store.gathered(joint) + np.log(state.chain.weights))
+    return [state.chain for state in states], joints
+
+
+def _begin(store: ParticleStore, chain: Chain, pinned: np.ndarray, floor: float) -> _State:
+    """First shares of the own particles: from a start partition or from the maps."""
+    local = np.flatnonzero(chain.learns[store.positions])
+    classes = chain.maps.classes
+    blank = _State(chain, local, np.zeros((len(local), classes)), np.zeros((len(local), NUISANCES)))
+    if chain.start is None:
+        return _share_out(store, blank, _look(store, chain.maps, local, None), pinned, floor)
+    begun = np.where(pinned >= 0, pinned, chain.start[store.positions])[local]
+    shares = (begun[:, None] == np.arange(classes)).astype(np.float64)
+    free = _look(store, replace(chain.maps, volumes=np.zeros_like(chain.maps.volumes)), local, None)
+    state = replace(blank, shares=shares, nuisances=free.nuisances(shares, chain.maps.scale))
+    (maps,) = _estimate(store, [state])
+    state = replace(state, chain=replace(chain, maps=maps))
+    seen = _look(store, maps, local, shares)
+    return _share_out(store, _rescale(store, state, seen), seen, pinned, floor)
+
+
+def _look(store: ParticleStore, maps: ClassMaps, local: np.ndarray, shares: np.ndarray | None) -> _Seen:
+    """Compare this rank's particles ``local`` with the classes, their own ``shares`` in the maps left out."""
+    classes, count = maps.classes, len(local)
     total = NUISANCES + classes
-    count = len(store.data)
     volumes = interleave(np.concatenate([maps.fixed, maps.volumes]))
-    linear, power = np.empty((count, classes)), np.empty((count, classes))
-    rest, pull = np.empty((count, NUISANCES)), np.empty((count, classes, NUISANCES))
-    for block in store.blocks():
-        joint, packed = moments(store, volumes, total, maps.grid.pad, block.local)
+    ridge = None if shares is None else pack_ridge(maps.volumes, maps.ridge)
+    fixed = interleave(maps.fixed)
+    seen = _Seen(
+        np.empty((count, classes)), np.empty((count, classes)), np.empty((count, NUISANCES)),
+        np.empty((count, classes, NUISANCES)), np.empty((count, JUNK_KINDS)),
+    )  # fmt: skip
+    for rows in _pieces(store, local):
+        joint, packed = moments(store, volumes, total, maps.grid.pad, local[rows])
         gram = unpack_lower(packed, total)
-        linear[block.local], precision = reduced_moments(joint, gram, NUISANCES)
-        power[block.local] = np.einsum("nkk->nk", precision)
-        rest[block.local], pull[block.local] = _nuisance_means(joint, gram)
-    evidence = Evidence(linear, power, rest, pull)
-    if shares is not None:
-        linear += _own_corrections(store, maps, evidence, shares)
-    return evidence
+        seen.linear[rows], precision = reduced_moments(joint, gram, NUISANCES)
+        seen.power[rows] = np.einsum("nkk->nk", precision)
+        seen.rest[rows], seen.pull[rows] = _nuisance_means(joint, gram)
+        seen.junk[rows] = junk_scores(joint, gram, maps.contrast)
+        if shares is not None and ridge is not None:
+            part = _Seen(*(getattr(seen, name)[rows] for name in ("linear", "power", "rest", "pull", "junk")))
+            expected = part.nuisances(shares[rows], maps.scale).astype(np.float32)
+            seen.linear[rows] += _own_corrections(
+                store.data.rows(local[rows]), maps, ridge, fixed, expected, shares[rows]
+            )
+    return seen
+
+
+def _pieces(store: ParticleStore, local: np.ndarray) -> list[slice]:
+    """Cut rising local rows at the blocks of the store, so that results do not depend on the number of ranks."""
+    edges = np.searchsorted(local, [block.local.start for block in store.blocks()] + [len(store.data)])
+    return [slice(int(first), int(last)) for first, last in pairwise(edges) if last > first]
 
 
 def _nuisance_means(linear: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,146 +205,109 @@ def _nuisance_means(linear: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, n
     return solved[:, :, 0], solved[:, :, 1:].transpose(0, 2, 1)
 
 
-def _own_corrections(store: ParticleStore, maps: ClassMaps, evidence: Evidence, shares: np.ndarray) -> np.ndarray:
-    """Score without a particle's own contribution minus score with it, (n_local, K), for the classes it is part of."""
-    packed = pack_ridge(maps.volumes, maps.ridge)
-    fixed = interleave(maps.fixed)
-    expected = evidence.nuisances(shares, maps.scale).astype(np.float32)
+def _own_corrections(
+    data: BandData, maps: ClassMaps, ridge: np.ndarray, fixed: np.ndarray, expected: np.ndarray, shares: np.ndarray
+) -> np.ndarray:
+    """Score without a particle's own contribution minus score with it, (n, K), for the classes it is part of."""
+    geometry = (data.ctfs, data.rotations, data.px, data.py, maps.grid.pad)
+    clean = subtract_sections(fixed, NUISANCES, expected, data.images, *geometry)
+    none = np.zeros(len(data), np.float32)
     correction = np.zeros(shares.shape)
-    for block in store.blocks():
-        data = store.data.rows(block.local)
-        geometry = (data.ctfs, data.rotations, data.px, data.py, maps.grid.pad)
-        clean = subtract_sections(fixed, NUISANCES, expected[block.local], data.images, *geometry)
-        none = np.zeros(len(data), np.float32)
-        for index in range(shares.shape[1]):
-            share = shares[block.local, index]
-            labels = np.where(share > _SMALL_SHARE, index, -1).astype(np.int32)
-            leverage = (maps.leverage * share).astype(np.float32)
-            without = leave_one_out_gains(packed, None, labels, leverage, clean, *geometry)
-            correction[block.local, index] = without - leave_one_out_gains(packed, None, labels, none, clean, *geometry)
+    for index in range(shares.shape[1]):
+        share = shares[:, index]
+        labels = np.where(share > _SMALL_SHARE, index, -1).astype(np.int32)
+        if (labels < 0).all():
+            continue
+        leverage = (maps.leverage * share).astype(np.float32)
+        without = leave_one_out_gains(ridge, None, labels, leverage, clean, *geometry)
+        correction[:, index] = without - leave_one_out_gains(ridge, None, labels, none, clean, *geometry)
     return correction
 
 
-def estimate_classes(store: ParticleStore, maps: ClassMaps, shares: np.ndarray, nuisance: np.ndarray) -> ClassMaps:
-    """Back-project particles into their classes and shrink the differences. Collective.
-
-    Parameters
-    ----------
-    store : the chain's own particles; ``data`` holds whitened residuals.
-    maps : the last maps: grid, nuisance maps and prior.
-    shares : float64 (n_local, K), responsibilities.
-    nuisance : float64 (n_local, 7), each particle's expected nuisances, subtracted first.
-    """
-    classes = shares.shape[1]
-    grid = maps.grid
-    own = np.ascontiguousarray(nuisance, np.float32)
-    weights = np.ascontiguousarray(shares, np.float32)
-    fixed = interleave(maps.fixed)
-    peak = store.largest(store.data.images) + store.largest(store.data.ctfs) + 1.0
-    peak *= 1.0 + float(np.abs(maps.fixed).max()) * store.largest(own) * NUISANCES
-
-    def fill(block: Block, out: np.ndarray) -> None:
-        data = store.data.rows(block.local)
-        geometry = (data.ctfs, data.rotations, data.px, data.py, grid.pad)
-        clean = subtract_sections(fixed, NUISANCES, own[block.local], data.images, *geometry)
-        share = weights[block.local]
-        backproject_moments(clean, data.ctfs, data.rotations, share, share, data.px, data.py, grid.pad, out)
-
-    shape = (*grid.fourier_shape, moment_record_length(classes, classes))
-    sums = np.moveaxis(store.sum_blocks(shape, 8.0 * store.count * peak**2, fill), -1, 0)
-    result = None
-    if store.comm.is_root:
-        numerator = sums[:classes] + 1j * sums[classes : 2 * classes]
-        weight = np.ascontiguousarray(sums[2 * classes : 3 * classes])
-        for index in range(classes):
-            complete_friedel(numerator[index], hermitian=True)
-            complete_friedel(weight[index], hermitian=False)
-        result = _shrink(maps, numerator, weight)
-    shrunk: ClassMaps = store.comm.bcast(result)
-    return shrunk
+def _estimate(store: ParticleStore, states: list[_State]) -> list[ClassMaps]:
+    """Back-project the own particles of every chain into its classes, nuisances taken out, and shrink. Collective."""
+    peak_data = store.largest(store.data.images) + store.largest(store.data.ctfs) + 1.0
+    tasks = []
+    for state in states:
+        maps = state.chain.maps
+        nuisances = np.ascontiguousarray(state.nuisances, np.float32)
+        largest = float(store.comm.max(float(np.abs(nuisances).max(initial=0))))
+        peak = peak_data * (1.0 + float(np.abs(maps.fixed).max()) * largest * NUISANCES)
+        shape = (*maps.grid.fourier_shape, moment_record_length(maps.classes, maps.classes))
+        total = ExactSum(shape, 8.0 * max(int(state.chain.learns.sum()), 1) * peak**2)
+        shares = np.ascontiguousarray(state.shares, np.float32)
+        tasks.append((state, interleave(maps.fixed), nuisances, shares, total, aligned_empty(shape, np.float32)))
+    for block in store.blocks():
+        for state, fixed, nuisances, shares, total, scratch in tasks:
+            rows = state.within(block.local)
+            data = store.data.rows(state.local[rows])
+            geometry = (data.ctfs, data.rotations, data.px, data.py, state.chain.maps.grid.pad)
+            clean = subtract_sections(fixed, NUISANCES, nuisances[rows], data.images, *geometry)
+            scratch[...] = 0
+            share = shares[rows]
+            backproject_moments(
+                clean, data.ctfs, data.rotations, share, share, data.px, data.py, state.chain.maps.grid.pad, scratch
+            )
+            total.add(scratch)
+    for task in tasks:
+        task[4].join(store.comm)
+    solved = [
+        _solve(task[0].chain.maps, task[4].total) if index % store.comm.size == store.comm.rank else None
+        for index, task in enumerate(tasks)
+    ]
+    return [store.comm.bcast(maps, root=index % store.comm.size) for index, maps in enumerate(solved)]
 
 
-def _shrink(maps: ClassMaps, numerator: np.ndarray, weight: np.ndarray) -> ClassMaps:
-    """Ridge by the prior variance of differences, then local weights by their variance across classes."""
-    grid = maps.grid
-    ridge = np.where(grid.support, 1.0 / (weight + 1.0 / grid.shell_fill(maps.prior)), 0.0)
-    real = grid.to_real((numerator * ridge).astype(np.complex64), corrected=False)
-    focus = maps.mask * local_weight(grid, real, maps.mask)
-    volumes = grid.to_fourier(real * focus, corrected=False)
-    return replace(
-        maps,
-        volumes=volumes,
-        scale=np.ones(len(volumes)),
-        ridge=ridge.astype(np.float32),
-        leverage=leverage_ratio(grid, focus),
-        focus=focus,
-    )
+def _solve(maps: ClassMaps, total: np.ndarray) -> ClassMaps:
+    classes = maps.classes
+    sums = np.moveaxis(total, -1, 0)
+    numerator = sums[:classes] + 1j * sums[classes : 2 * classes]
+    weight = np.ascontiguousarray(sums[2 * classes : 3 * classes])
+    for index in range(classes):
+        complete_friedel(numerator[index], hermitian=True)
+        complete_friedel(weight[index], hermitian=False)
+    return shrink_classes(maps, numerator, weight)
 
 
-def _best_scale(store: ParticleStore, evidence: Evidence, shares: np.ndarray) -> np.ndarray:
-    """Scale of each class of highest leave-one-out likelihood, (K,). Collective.
+def _total(store: ParticleStore, state: _State, values: np.ndarray) -> np.ndarray:
+    """Exact sum over the own particles of all ranks."""
+    sums = [values[state.within(block.local)].sum(axis=0) for block in store.blocks()]
+    return exact_total(store.comm, sums, values.shape[1:], len(store.chunks))
+
+
+def _rescale(store: ParticleStore, state: _State, seen: _Seen) -> _State:
+    """Scale of each class of highest leave-one-out likelihood.
 
     Shrinking gives a difference map its best shape but too small a size; its size is one number, which the particles
     determine well. Without this the two closest classes of a set merge (benchmarks/accuracy.md).
     """
-    sums = store.total(np.stack([shares * evidence.linear, shares * evidence.power], axis=1))
-    return np.asarray(np.clip(sums[0] / np.maximum(sums[1], 1e-30), *_SCALE_RANGE))
+    sums = _total(store, state, np.stack([state.shares * seen.linear, state.shares * seen.power], axis=1))
+    scale = np.asarray(np.clip(sums[0] / np.maximum(sums[1], 1e-30), *_SCALE_RANGE))
+    return replace(state, chain=replace(state.chain, maps=replace(state.chain.maps, scale=scale)))
 
 
-def leverage_ratio(grid: BandGrid, focus: np.ndarray) -> float:
-    """Mean leverage of a particle on its masked class map, relative to sum(t^2) / (weight + prior).
-
-    Masking in real space is convolution in Fourier space by the mask's transform m(d): the particle's pixel then
-    returns to itself through all pairs of corners, sum_kk' t_k t_k' m(k - k'). Averaged over positions between the
-    voxels, t t' is 2/3 (same) or 1/6 (either neighbour) along each axis, and sum(t^2) alone is 8/27.
-    """
-    spectrum = grid.to_fourier(focus, corrected=False)
-    half = grid.half
-    along = np.array([1 / 6, 2 / 3, 1 / 6])
-    weights = along[:, None, None] * along[None, :, None] * along[None, None, :]
-    near = spectrum[half - 1 : half + 2, half - 1 : half + 2, :2].real * grid.size / float(grid.size * grid.pad) ** 3
-    both = np.concatenate([near[::-1, ::-1, 1:], near], axis=2)
-    return float((weights * both).sum() / (8 / 27))
+def _share_out(store: ParticleStore, state: _State, seen: _Seen, pinned: np.ndarray, floor: float) -> _State:
+    """Shares of the own particles in the classes for the next maps, and the weights that follow from them."""
+    state = _reweigh(store, state, seen, pinned, floor)
+    classes = state.chain.maps.classes
+    shares = softmax(seen.scores(state.chain.maps.scale) + np.log(state.chain.weights), axis=1)[:, :classes]
+    own = pinned[state.local]
+    shares[own >= 0] = np.eye(classes)[own[own >= 0]]
+    return replace(state, shares=shares, nuisances=seen.nuisances(shares, state.chain.maps.scale))
 
 
-def refine_classes(
-    own: ParticleStore,
-    maps: ClassMaps,
-    weights: np.ndarray,
-    *,
-    iterations: int,
-    floor: float,
-    pinned: np.ndarray | None = None,
-    step: Callable[[str], None] | None = None,
-) -> tuple[ClassMaps, np.ndarray, np.ndarray]:
-    """Iterate a chain on its own particles. Collective.
+def _reweigh(store: ParticleStore, state: _State, seen: _Seen, pinned: np.ndarray, floor: float) -> _State:
+    """Shares of classes and junk among the particles that are sorted."""
+    classes = state.chain.maps.classes
+    free = pinned[state.local] < 0
+    posterior = softmax(seen.scores(state.chain.maps.scale) + np.log(state.chain.weights), axis=1) * free[:, None]
+    sums = _total(store, state, posterior[:, :classes])
+    return replace(
+        state, chain=replace(state.chain, weights=with_junk(np.maximum(sums / max(sums.sum(), 1e-300), floor)))
+    )
 
-    Parameters
-    ----------
-    own : the chain's own particles.
-    maps, weights : classes to start from and their shares (K,).
-    iterations : number of estimates of the maps.
-    floor : smallest share of a class.
-    pinned : int (n_local,), class of particles that stay where they are, -1 for the others; None pins none.
-    step : called with a note after each iteration.
 
-    Returns
-    -------
-    maps, weights (K,), and leave-one-out scores (n_local, K) of the own particles for the returned maps.
-    """
-    free = np.ones(len(own.data), bool) if pinned is None else pinned < 0
-    evidence = weigh_evidence(own, maps)
-    scores = evidence.scores(maps.scale)
-    for iteration in range(iterations):
-        shares = softmax(scores + np.log(weights), axis=1)
-        if pinned is not None:
-            shares[~free] = np.eye(len(weights))[pinned[~free]]
-        weights = np.maximum(own.total(shares * free[:, None]) / max(float(own.total(free.astype(float))), 1.0), floor)
-        weights = weights / weights.sum()
-        maps = estimate_classes(own, maps, shares, evidence.nuisances(shares, maps.scale))
-        evidence = weigh_evidence(own, maps, shares)
-        maps = replace(maps, scale=_best_scale(own, evidence, shares))
-        scores = evidence.scores(maps.scale)
-        if step is not None:
-            step(f"finishing {len(weights)} classes, iteration {iteration + 1} of {iterations}")
-    return maps, weights, scores
+def with_junk(shares: np.ndarray) -> np.ndarray:
+    """Weights (K + 2,) of classes with ``shares`` (K,), up to a factor, and of the kinds of junk; sum 1."""
+    junk = np.full(JUNK_KINDS, JUNK_SHARE)
+    return np.concatenate([shares / shares.sum() * (1.0 - junk.sum()), junk])

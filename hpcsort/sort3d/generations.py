@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from hpcsort.parallel import Progress, StoryLog
-from hpcsort.sort3d.assignment import assign
-from hpcsort.sort3d.chains import SUBSPACE_SHARES, ChainPair, Task, choose_number, finish_pair, learn_pair
-from hpcsort.sort3d.groups import Agreement, compare_chains
+from hpcsort.sort3d.classical import classical_classes, run_classical_layer
+from hpcsort.sort3d.engine import finish_survey, learn_layer, rerun_layer, weigh_groups
+from hpcsort.sort3d.groups import ensemble, measure_groups
 from hpcsort.sort3d.problem import Problem
-from hpcsort.sort3d.sizes import minimum_sizes, smallest_group
+from hpcsort.sort3d.records import BoxChains, BoxPlan, Generation
+from hpcsort.sort3d.sizes import minimum_sizes, size_range, smallest_group
+from hpcsort.sort3d.survey import LIBERAL, PRIOR_SHARES, STRICT, Survey, choose_number, survey
+from hpcsort.sort3d.task import Task
+from hpcsort.sort3d.tree import grow_tree, result_of
 
-__all__ = ["Generation", "Sorting", "sort_generations"]
+__all__ = ["Sorting", "sort_generations"]
 
 _MOST_GENERATIONS = 8
-_LIBERAL, _STRICT = 0.002, 0.01
-"""Least share of the likelihood that one class more must gain: before and after finishing in map space."""
+_MOST_ASKED = 29
 
 
-@dataclass(frozen=True)
-class Generation:
-    """Result of one generation.
-
-    Attributes
-    ----------
-    number : from 0.
-    particles : how many were sorted.
-    minimum : minimum group size.
-    classes : number of classes that held-out likelihood chose.
-    held : number of classes -> mean held-out log-likelihood ratio a particle, before finishing.
-    finished : the same after finishing in map space, for the numbers that were tried.
-    agreement : what the chains agree on; None where one class won and there was nothing to compare.
-    """
-
-    number: int
-    particles: int
-    minimum: int
-    classes: int
-    held: dict[int, float]
-    finished: dict[int, float]
-    agreement: Agreement | None
-
-
-@dataclass(frozen=True)
+@dataclass
 class Sorting:
     """Groups of all generations.
 
@@ -52,164 +31,240 @@ class Sorting:
     ----------
     labels : int64 (n,), group of each particle in sort order, -1 unaccounted.
     agreeing : float64 (n,), share of chains that agree on the particle, in the last generation that sorted it.
-    probability : float64 (n,), mean probability of the particle's group (of its likeliest, where unaccounted).
-    reproducibility, chance_mean, chance_std, p : float64 (groups,).
+    probability : float64 (n, groups), probability of every group, unaccounted particles included.
+    junk : float64 (n,), probability that the image is junk.
+    reproducibility, chance_mean, chance_std, p : one entry a group.
     origin : generation of each group.
     generations : one entry a generation.
+    survey : what the first generation found out; None where nothing was surveyed.
     """
 
     labels: np.ndarray
     agreeing: np.ndarray
     probability: np.ndarray
-    reproducibility: list[float]
-    chance_mean: list[float]
-    chance_std: list[float]
-    p: list[float]
-    origin: list[int]
-    generations: list[Generation]
+    junk: np.ndarray
+    reproducibility: list[float] = field(default_factory=list)
+    chance_mean: list[float] = field(default_factory=list)
+    chance_std: list[float] = field(default_factory=list)
+    p: list[float] = field(default_factory=list)
+    origin: list[int] = field(default_factory=list)
+    generations: list[Generation] = field(default_factory=list)
+    survey: Survey | None = None
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Settings of a generation: number of classes, held-out likelihoods, and box 0 of layer 0 where it has been run."""
+
+    classes: int
+    held: dict[int, float]
+    finished: dict[int, float]
+    first: BoxChains
 
 
 def sort_generations(problem: Problem, tell: StoryLog, progress: Progress) -> Sorting:
     """Sort generation after generation. Collective; every rank gets the same result."""
     count = problem.count
-    state = Sorting(np.full(count, -1), np.zeros(count), np.zeros(count), [], [], [], [], [], [])
+    state = Sorting(np.full(count, -1), np.zeros(count), np.zeros((count, 0)), np.zeros(count))
     for number in range(_MOST_GENERATIONS):
         active = np.flatnonzero(state.labels < 0)
         minimum = smallest_group(count)
-        if number and len(active) < 2 * minimum:
+        if number and int((problem.empty[active] <= 0.5).sum()) < 2 * minimum:
             tell(f"{len(active)} particles are unaccounted for, too few for another generation of groups.")
             break
-        generation = _sort_once(problem, state.labels, number, minimum, tell, progress)
+        task, most = _pose(problem, state.labels, number, minimum, progress)
+        tell(f"Generation {number}: {len(active)} particles, {_mode(task, most)}.")
+        generation, boxes = _sort_once(task, most, minimum, state, tell)
         state.generations.append(generation)
-        agreement = generation.agreement
-        if agreement is None or not agreement.reproducibility.size:
-            if number == 0 and agreement is None:
-                _accept_all(state)
-                tell(
-                    f"One group: held-out likelihood prefers a single structure for all {count} particles; no "
-                    "difference between particles is reproducible."
-                )
-            else:
-                tell(f"Generation {number}: nothing more is reproducible among {len(active)} particles.")
+        if not generation.labels.size or generation.labels.max() < 0:
+            _tell_nothing(problem, tell, state, generation)
             break
-        first = len(state.origin)
-        state.labels[active] = np.where(agreement.labels >= 0, agreement.labels + first, -1)
-        state.agreeing[active] = agreement.agreeing
-        own = np.where(agreement.labels >= 0, agreement.labels, agreement.probability.argmax(axis=1))
-        state.probability[active] = agreement.probability[np.arange(len(active)), own]
-        _add_groups(state, agreement, number)
-        _tell_groups(tell, state, agreement, number, len(active), first)
+        _take(state, task, generation, boxes)
+        _tell_groups(tell, state, generation, number)
+    _weigh(problem, state, progress)
     return state
 
 
-def _sort_once(
-    problem: Problem, known: np.ndarray, number: int, minimum: int, tell: StoryLog, progress: Progress
-) -> Generation:
+def _pose(problem: Problem, known: np.ndarray, number: int, minimum: int, progress: Progress) -> tuple[Task, int]:
+    """Task of a generation, and the largest number of new classes."""
     options = problem.options
     active = int((known < 0).sum())
     most = options.max_groups
     if options.img_per_grp is not None:
-        most = min(max(active // options.img_per_grp, 1), options.max_groups if number else 29)
+        most = min(max(active // options.img_per_grp, 1), options.max_groups if number else _MOST_ASKED)
     most = max(min(most, active // minimum), 1)
-    schedule = _schedule(problem, active, most, minimum)
-    task = Task(problem, number, known, tuple(size / active for size in schedule), lambda note: progress.step(1, note))
-    lowest = 0 if task.groups else 1
-    numbers = list(range(lowest, most + 1))
-    if options.img_per_grp is not None and options.freeze_groups:
-        tell(f"Generation {number}: {active} particles, at most {most} groups of {options.img_per_grp} particles.")
-    else:
-        tell(f"Generation {number}: {active} particles, {lowest} to {most} new groups are tried.")
-    # The first generation looks for the prior that predicts unseen particles best; later ones keep the strong one.
-    shares = SUBSPACE_SHARES if number == 0 else SUBSPACE_SHARES[:1]
-    pairs = [learn_pair(task, 0, numbers, share) for share in shares]
-    best = max(range(len(pairs)), key=lambda index: pairs[index].best)
-    pair, share = pairs[best], shares[best]
-    chosen, finished, joints = _choose(task, pair)
-    held = {classes: float(gain.mean()) for classes, gain in pair.held.items()}
-    tell(
-        "Held-out log-likelihood a particle by number of new groups: "
-        + ", ".join(f"{classes}: {gain:.3f}" for classes, gain in held.items())
-        + "; after finishing in map space: "
-        + ", ".join(f"{classes}: {gain:.3f}" for classes, gain in sorted(finished.items()))
-        + f". Chosen: {chosen}."
-    )
-    if chosen == lowest:
-        return Generation(number, active, minimum, chosen, held, finished, None)
-    for split in range(1, 2 ** (options.depth_order - 1)):
-        more = learn_pair(task, split, [chosen], share)
-        joints = joints + finish_pair(task, more, chosen)[0]
-    orientation = problem.orientation[known < 0]
-    # Known groups need no minimum among the leftover, so the bounds hold in the first generation only.
-    labels = [assign(joint, orientation, minimum if number == 0 else 0) for joint in joints]
-    agreement = compare_chains(labels, joints, minimum, options.seed, task.groups)
-    return Generation(number, active, minimum, chosen, held, finished, agreement)
+    floors = tuple(size / active for size in _schedule(problem, active, most, minimum))
+    return Task(problem, number, known, floors, lambda note: progress.step(1, note)), most
 
 
 def _schedule(problem: Problem, active: int, most: int, minimum: int) -> list[int]:
-    """Minimum group sizes: from 90 % of an even share down to the smallest group, or that alone when frozen."""
+    """Minimum group sizes: from the table's highest down to the smallest group, or that alone when frozen."""
     options = problem.options
     if options.freeze_groups and options.img_per_grp is not None:
         return [minimum]
-    return [*minimum_sizes(max(int(0.9 * active / most), minimum), minimum, options.nstep), minimum]
+    fsc = problem.consensus.fsc[: problem.consensus.grid.radius + 1]
+    _, high = size_range(fsc, problem.count, active, most, freeze=False)
+    return [*minimum_sizes(max(high, minimum), minimum, options.nstep), minimum]
 
 
-def _choose(task: Task, pair: ChainPair) -> tuple[int, dict[int, float], list[np.ndarray]]:
+def _mode(task: Task, most: int) -> str:
+    """Say in words what a generation tries."""
+    options = task.problem.options
+    if options.img_per_grp is None:
+        return f"search for the number of groups, up to {most}"
+    mode = "freeze groups" if options.freeze_groups else "general"
+    return f"at most {most} groups of {options.img_per_grp} particles ({mode})"
+
+
+def _sort_once(
+    task: Task, most: int, minimum: int, state: Sorting, tell: StoryLog
+) -> tuple[Generation, list[BoxChains]]:
+    """Choose the settings, grow the tree; returns the generation and the chains of its independent boxes."""
+    options = task.problem.options
+    active = np.flatnonzero(task.active)
+    sizes = [round(floor * len(active)) for floor in task.floors]
+    shares = PRIOR_SHARES if task.generation == 0 or state.survey is None else (state.survey.share,)
+    lowest = 0 if task.groups else 1
+    found = survey(task, list(range(lowest, most + 1)), shares)
+    state.survey = state.survey or found
+    choice = _choose(task, found)
+    _tell_choice(tell, found, choice)
+    classes = choice.classes
+    if options.engine == "maps" and task.generation == 0:
+        classes = classical_classes(options, len(active), minimum)
+    if choice.classes == lowest:
+        return Generation(task.generation, active, sizes, classes, choice.held, choice.finished), []
+
+    def run(plans: list[BoxPlan]) -> list[BoxChains]:
+        if options.engine == "maps":
+            return run_classical_layer(task, plans)
+        if plans[0].layer:
+            return rerun_layer(task, plans, found)
+        if options.independence == "starts":
+            return learn_layer(task, plans, found)
+        return [choice.first, *learn_layer(task, plans[1:], found)]
+
+    layers = grow_tree(task, classes, minimum, run)
+    boxes = [box.chains for box in layers[0].boxes]
+    labels = _significant(result_of(layers), boxes, options.seed)
+    record = Generation(task.generation, active, sizes, classes, choice.held, choice.finished, layers, labels)
+    return record, boxes
+
+
+def _significant(labels: np.ndarray, boxes: list[BoxChains], seed: int) -> np.ndarray:
+    """Drop groups that independent chains do not reproduce better than chance; the others by falling size."""
+    measured = measure_groups(labels, boxes, seed)
+    kept = np.flatnonzero((measured.score > measured.chance_mean + 2 * measured.chance_std) & (measured.p <= 0.05))
+    sizes = np.bincount(labels[labels >= 0], minlength=len(measured.score))
+    kept = kept[np.argsort(-sizes[kept], kind="stable")]
+    names = np.full(len(measured.score) + 1, -1)
+    names[kept] = np.arange(len(kept))
+    return np.asarray(names[labels])
+
+
+def _choose(task: Task, found: Survey) -> _Choice:
     """Choose the number of new classes: the subspace proposes, its neighbours in map space confirm or refute."""
-    lowest = min(pair.held)
-    base = np.full_like(pair.held[lowest], pair.held[lowest].mean())
-    finished: dict[int, tuple[list[np.ndarray], np.ndarray]] = {}
+    lowest = min(found.held)
+    base = np.full_like(found.held[lowest], found.held[lowest].mean())
+    finished: dict[int, tuple[BoxChains, np.ndarray]] = {}
 
     def held(number: int) -> np.ndarray:
         if number not in finished:
-            finished[number] = finish_pair(task, pair, number)
+            finished[number] = finish_survey(task, found, number)
         return finished[number][1]
 
     def is_better(number: int) -> bool:
-        return choose_number({-1: base, 0: held(number - 1), 1: held(number)}, _STRICT) == 1
+        return choose_number({-1: base, 0: held(number - 1), 1: held(number)}, STRICT) == 1
 
-    number = proposed = choose_number(pair.held, _LIBERAL)
+    number = proposed = choose_number(found.held, LIBERAL)
     while number > lowest and not is_better(number):
         number -= 1
-    if number == proposed > lowest:
-        while number + 1 in pair.held and is_better(number + 1):
+    if number == proposed:
+        while number + 1 in found.held and is_better(number + 1):
             number += 1
     held(number)
-    means = {classes: float(gain.mean()) for classes, (_, gain) in finished.items()}
-    return number, means, finished[number][0]
-
-
-def _accept_all(state: Sorting) -> None:
-    state.labels[:] = 0
-    state.agreeing[:] = 1.0
-    state.probability[:] = 1.0
-    # Everybody agrees on one group, by chance as well.
-    state.reproducibility.append(1.0)
-    state.chance_mean.append(1.0)
-    state.chance_std.append(0.0)
-    state.p.append(1.0)
-    state.origin.append(0)
-
-
-def _add_groups(state: Sorting, agreement: Agreement, number: int) -> None:
-    state.reproducibility.extend(agreement.reproducibility.tolist())
-    state.chance_mean.extend(agreement.chance_mean.tolist())
-    state.chance_std.extend(agreement.chance_std.tolist())
-    state.p.extend(agreement.p.tolist())
-    state.origin.extend([number] * len(agreement.reproducibility))
-
-
-def _tell_groups(tell: StoryLog, state: Sorting, agreement: Agreement, number: int, active: int, first: int) -> None:
-    accounted = int((agreement.labels >= 0).sum())
-    tell(
-        f"Generation {number}: {len(agreement.reproducibility)} reproducible groups hold {accounted} of {active} "
-        f"particles ({100 * accounted / active:.1f} %)."
+    means = {classes: float(gain.mean()) for classes, (_, gain) in sorted(finished.items())}
+    return _Choice(
+        number, {classes: float(gain.mean()) for classes, gain in found.held.items()}, means, finished[number][0]
     )
-    for index, score in enumerate(agreement.reproducibility):
-        size = int((agreement.labels == index).sum())
+
+
+def _take(state: Sorting, task: Task, generation: Generation, boxes: list[BoxChains]) -> None:
+    """Add a generation's groups to those known."""
+    active = generation.active
+    first = len(state.origin)
+    groups = int(generation.labels.max()) + 1
+    measured = measure_groups(generation.labels, boxes, task.problem.options.seed)
+    _, _, agreeing = ensemble(generation.labels, boxes, task.groups)
+    state.labels[active] = np.where(generation.labels >= 0, generation.labels + first, -1)
+    state.agreeing[active] = agreeing
+    state.reproducibility.extend(measured.score.tolist())
+    state.chance_mean.extend(measured.chance_mean.tolist())
+    state.chance_std.extend(measured.chance_std.tolist())
+    state.p.extend(measured.p.tolist())
+    state.origin.extend([generation.number] * groups)
+
+
+def _weigh(problem: Problem, state: Sorting, progress: Progress) -> None:
+    """Probabilities of all groups for all particles, from maps of all of them."""
+    groups = len(state.origin)
+    if groups < 2 or state.survey is None:
+        state.probability = np.ones((problem.count, groups)) * (1.0 - problem.empty[:, None])
+        state.junk = problem.empty
+        return
+    task = Task(problem, 0, np.full(problem.count, -1), (1.0,), lambda note: progress.step(1, note))
+    share = weigh_groups(task, state.labels, state.survey.spread)
+    state.probability, state.junk = share[:, :groups], share[:, groups:].sum(axis=1)
+
+
+def _tell_choice(tell: StoryLog, found: Survey, choice: _Choice) -> None:
+    contrast, shift, turn = found.spread[0], found.spread[1], np.rad2deg(found.spread[4])
+    tell(
+        f"Differences have {found.components} component{'s' if found.components > 1 else ''} that predict unseen "
+        f"particles; errors of {100 * contrast:.0f} % in contrast, {shift:.2f} px in shift and {turn:.1f} degrees in "
+        "rotation are allowed for."
+    )
+    tell(
+        "Held-out log-likelihood a particle by number of new groups: "
+        + ", ".join(f"{classes}: {gain:.3f}" for classes, gain in choice.held.items())
+        + "; after finishing in map space: "
+        + ", ".join(f"{classes}: {gain:.3f}" for classes, gain in choice.finished.items())
+        + f". Chosen: {choice.classes}."
+    )
+
+
+def _tell_nothing(problem: Problem, tell: StoryLog, state: Sorting, generation: Generation) -> None:
+    if generation.number or generation.layers:
+        tell(f"Generation {generation.number}: nothing more is reproducible among {len(generation.active)} particles.")
+        return
+    # Everything that shows a particle is one group, on which everybody agrees, by chance as well.
+    state.labels = np.where(problem.empty > 0.5, -1, 0)
+    state.agreeing[:] = 1.0
+    state.reproducibility, state.chance_mean, state.chance_std, state.p = [1.0], [1.0], [0.0], [1.0]
+    state.origin = [0]
+    state.generations[-1] = replace(generation, labels=state.labels)
+    tell(
+        f"One group: held-out likelihood prefers a single structure for all {int((state.labels >= 0).sum())} "
+        "particles; no difference between particles is reproducible."
+    )
+
+
+def _tell_groups(tell: StoryLog, state: Sorting, generation: Generation, number: int) -> None:
+    labels, first = generation.labels, state.origin.index(number)
+    accounted = int((labels >= 0).sum())
+    groups = int(labels.max()) + 1
+    tell(
+        f"Generation {number}: {groups} reproducible groups hold {accounted} of {len(labels)} particles "
+        f"({100 * accounted / len(labels):.1f} %)."
+    )
+    for index in range(first, first + groups):
         tell(
-            f"  group {first + index}: {size} particles, reproducibility {100 * score:.1f} % against "
-            f"{100 * agreement.chance_mean[index]:.1f} +- {100 * agreement.chance_std[index]:.1f} % by chance "
-            f"(p = {agreement.p[index]:.2g})."
+            f"  group {index}: {int((labels == index - first).sum())} particles, reproducibility "
+            f"{100 * state.reproducibility[index]:.1f} % against {100 * state.chance_mean[index]:.1f} +- "
+            f"{100 * state.chance_std[index]:.1f} % by chance (p = {state.p[index]:.2g})."
         )
-    for size, _, _, reason in agreement.rejected:
-        tell(f"  a class of {size} particles is rejected: {reason}.")
+    for layer in generation.layers:
+        for comparison in layer.comparisons:
+            for overlap, reason in zip(comparison.overlap, comparison.reasons, strict=True):
+                if reason:
+                    tell(f"  layer {layer.number}: a class that shares {overlap} particles is rejected: {reason}.")

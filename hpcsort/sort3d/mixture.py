@@ -1,4 +1,4 @@
-"""MGSK-means on the particles' statistics: annealed mixtures, held-out likelihood, superfluous classes merged."""
+"""MGSK-means on the particles' statistics: annealed mixtures and their held-out likelihood."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 
 from hpcsort.parallel import Communicator, stream
 from hpcsort.sort3d.statistics import Statistics
+from hpcsort.sort3d.subspace import unpack_lower
 
 __all__ = ["Mixture", "best_mixtures", "fit_mixture", "held_out"]
 
@@ -63,22 +64,28 @@ def fit_mixture(
     centres = start if fixed is None else np.concatenate([fixed, start])
     classes = len(centres)
     weights = np.full(classes, 1.0 / classes)
-    flat = statistics.precision.reshape(count, -1)
+    rows, columns = np.tril_indices(size)
+    twice = np.where(rows == columns, 1.0, 2.0)
+    packed = np.ascontiguousarray(statistics.precision[:, rows, columns])
     likelihood = previous = -np.inf
     cold = 0
     for iteration in range(iterations):
         coldness = min(1.0, 1.0 / first_temperature + 0.05 * iteration)
-        joint = coldness * statistics.scores(centres) + np.log(weights)
-        norm = logsumexp(joint, axis=1, keepdims=True)
-        share = np.exp(joint - norm)
-        likelihood = float(norm.sum())
+        outer = centres[:, rows] * centres[:, columns] * twice
+        scores = statistics.linear @ centres.T - 0.5 * (packed @ outer.T)
+        joint = coldness * scores + np.log(weights)
+        peak = joint.max(axis=1, keepdims=True)
+        share = np.exp(joint - peak)
+        norm = share.sum(axis=1, keepdims=True)
+        share /= norm
+        likelihood = float((np.log(norm) + peak).sum())
         # While it is warm all classes keep equal weight: a class that starts badly must not starve before it settles.
         if coldness == 1.0:
             step = min(cold // _ITERATIONS_PER_STEP, len(floors) - 1)
             weights = _floored(share.sum(axis=0) / count, floors[step])
             cold += 1
         free = share[:, still:]
-        precision = (free.T @ flat).reshape(classes - still, size, size) + _RIDGE * np.eye(size)
+        precision = unpack_lower(free.T @ packed, size) + _RIDGE * np.eye(size)
         moved = np.linalg.solve(precision, (free.T @ statistics.linear)[..., None])[..., 0]
         centres = moved if fixed is None else np.concatenate([fixed, moved])
         settled = cold > _ITERATIONS_PER_STEP * (len(floors) - 1)

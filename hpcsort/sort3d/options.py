@@ -27,13 +27,19 @@ class SortOptions:
     mask3D : mask of the particle; None is a soft sphere of ``radius``.
     orientation_groups : number of view directions in which the minimum group size is held.
     nstep : steps in which the minimum group size is lowered.
-    depth_order : the first generation compares 2^(depth_order - 1) pairs of runs, on different half splits.
+    depth_order : layer 0 of a generation has 2^depth_order boxes, each a pair of independent chains.
+    engine : "subspace", or "maps" for K-means in map space from random starts.
+    independence : "halves": the chains of a box learn from disjoint halves of the particles; "starts": from all
+        particles and different starts.
+    use_umat : with the engine "maps": fuzzy membership weights the particles in the maps while classes settle.
+    null : number of sets of one state that are simulated and sorted for p-values; 0 for none.
     num_core_set : smallest core set that gets a map; None is the larger of 100 and the minimum group size.
     freeze_groups : with ``img_per_grp``: the minimum group size is one number and not lowered in ``nstep`` steps.
     include_unaccounted : write the unaccounted particles as the last cluster of a generation too.
-    components : number J of maps of the subspace; None is 8.
+    components : number J of maps of the subspace; None follows held-out likelihood.
     max_groups : largest number of groups tried when held-out likelihood chooses.
     seed : of all random numbers.
+    map_format : "mrc" or "hdf" (EMAN2's).
     angpix : pixel size in A where the STAR file lacks it.
     datadir : folder in which image stacks are looked up as well.
     skip_bad : go on without images that are NaN, infinite or constant.
@@ -54,9 +60,14 @@ class SortOptions:
     num_core_set: int | None = None
     freeze_groups: bool = True
     include_unaccounted: bool = True
+    engine: str = "subspace"
+    independence: str = "halves"
+    use_umat: bool = False
+    null: int = 0
     components: int | None = None
-    max_groups: int = 10
+    max_groups: int = 24
     seed: int = 0
+    map_format: str = "mrc"
     angpix: float | None = None
     datadir: Path | None = None
     skip_bad: bool = False
@@ -71,12 +82,22 @@ class SortOptions:
         _at_least("--nstep", self.nstep, 1)
         _at_least("--depth-order", self.depth_order, 1)
         _at_least("--num-core-set", self.num_core_set, 1)
+        _one_of("--engine", self.engine, ("subspace", "maps"))
+        _one_of("--independence", self.independence, ("halves", "starts"))
+        _one_of("--map-format", self.map_format, ("mrc", "hdf"))
+        _at_least("--null", self.null, 0)
         _at_least("--components", self.components, 1)
         _at_least("--max-groups", self.max_groups, 1)
         _at_least("--seed", self.seed, 0)
         if self.depth_order > 6:
-            raise OptionError(f"--depth-order {self.depth_order} would compare {2 ** (self.depth_order - 1)} pairs of "
-                              "runs; give 1 to 6.")  # fmt: skip
+            raise OptionError(
+                f"--depth-order {self.depth_order} would run {2**self.depth_order} boxes at once; give 1 to 6."
+            )
+        if self.use_umat and self.engine != "maps":
+            raise OptionError(
+                "--use-umat belongs to the classical loop; add --engine maps (the default engine's memberships are "
+                "probabilities anyway)."
+            )
         if self.components is not None and self.components > 40:
             raise OptionError(
                 f"--components {self.components} is above 40, the most the subspace can hold; give 1 to 40."
@@ -98,6 +119,11 @@ class SortOptions:
     def radius_px(self, box_px: int) -> int:
         """Particle radius in px of the full box."""
         return self.radius if self.radius is not None else max(box_px // 2 - 2, 1)
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionError(f"{name} {value} is unknown; give {' or '.join(known)}.")
 
 
 def _at_least(name: str, value: float | None, smallest: int) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -18,27 +19,34 @@ from hpcsort import __version__
 from hpcsort.errors import OutputError
 from hpcsort.io import ParticleTable, write_particles, write_text_atomically
 from hpcsort.kernels import backend, instruction_set
+from hpcsort.sort3d._lists import write_ids
+from hpcsort.sort3d.folders import write_generation_clusters
 from hpcsort.sort3d.options import SortOptions
 
 __all__ = ["claim_folder", "clear_folder", "hash_inputs", "write_clusters", "write_run", "write_table"]
 
-_MINE = (
-    "Cluster_[0-9][0-9][0-9]*.txt",
-    "vol_cluster[0-9][0-9][0-9]*.mrc",
-    "vol_cluster[0-9][0-9][0-9]*_fsc.txt",
-    "volume_core.mrc",
-    "volume_core_half[12].mrc",
-    "volume_core_fsc.txt",
-    "Core_set.txt",
-    "particles.star",
-    "run.json",
-    "log.txt",
-    "generation_[0-9][0-9][0-9]/Cluster_[0-9][0-9][0-9]*.txt",
-    "generation_[0-9][0-9][0-9]/Core_set.txt",
+_PARTITION = r"Cluster_\d{3,}\.txt|Core_set\.txt"
+_BOX = (
+    r"state\.json|box\.txt|partition\.txt|previous_(all_indexes|NACC|NUACC)\.txt|Cluster_\d{3,}\.txt"
+    r"|(half|independent_index|random_assignment)_00[01]\.txt"
 )
-"""Files that a sort writes; --overwrite removes these and nothing else."""
+_MINE = {
+    r"\.": _PARTITION
+    + r"|(vol_cluster\d{3,}|volume_core)((_half[12])?\.(mrc|hdf)|_fsc\.txt)|particles\.star|run\.json|log\.txt"
+    r"|anova\.(txt|csv)"
+    r"|chunk_[01]\.txt|(indexes|generation_partition|refinement_parameters|fsc_global)\.txt",
+    r"generation_\d{3,}": _PARTITION
+    + r"|(final_partition|indexes_next_generation|gen_rep)\.txt|(freq_cutoff|state|Tracker)\.json",
+    r"generation_\d{3,}/layer\d+": r"state\.json|comparison_\d+\.txt",
+    r"generation_\d{3,}/layer\d+/nbox\d+": _BOX,
+}
+"""Folders and the files in them that a sort writes; --overwrite removes these and nothing else."""
+_UNFINISHED = r"(\.[0-9a-f]{12}\.)?"
+"""What stands before the name of a file that was being written when the machine stopped."""
 _PACKAGES = ("numpy", "scipy", "mpi4py", "h5py", "mrcfile", "starfile", "pandas")
 _HASHED_BYTES = 1 << 20
+_MOST_COLUMNS = 30
+_DECIMALS = 6
 
 
 def claim_folder(folder: Path, overwrite: bool, inputs: list[Path]) -> None:
@@ -71,22 +79,48 @@ def claim_folder(folder: Path, overwrite: bool, inputs: list[Path]) -> None:
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove an earlier sort's files, and nothing else, from a folder that `claim_folder` has passed."""
+    """Remove an earlier sort's files, and nothing else, from a folder that `claim_folder` has passed.
+
+    Folders that a sort makes go with them, unless something else lies in them.
+    """
     try:
         for path in _stale(folder):
             path.unlink()
+        for place in reversed(_folders(folder)):
+            if place != folder and not any(place.iterdir()):
+                place.rmdir()
     except OSError as error:
         raise OutputError(f"cannot remove old results in {folder}: {error.strerror}; choose another folder.") from error
 
 
 def _stale(folder: Path) -> list[Path]:
-    return [path for pattern in _MINE for path in folder.glob(pattern)]
+    found = []
+    for place in _folders(folder):
+        names = re.compile(f"{_UNFINISHED}({_names_in(place, folder)})")
+        # A folder of that name is not one of the sort's files; a link to one is no folder of ours to look into.
+        found += [path for path in sorted(place.iterdir()) if names.fullmatch(path.name) and not path.is_dir()]
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the folder and those in it that a sort makes, each before those inside it."""
+    found = [folder]
+    for place in found:
+        inner = (path for path in sorted(place.iterdir()) if path.is_dir() and not path.is_symlink())
+        found += [path for path in inner if _names_in(path, folder)]
+    return found
+
+
+def _names_in(place: Path, folder: Path) -> str:
+    """Pattern of the files that a sort writes in one of its folders; empty for others."""
+    inside = place.relative_to(folder).as_posix()
+    return next((names for pattern, names in _MINE.items() if re.fullmatch(pattern, inside)), "")
 
 
 def write_clusters(
-    folder: Path, labels: np.ndarray, core: np.ndarray, origin: list[int], include_unaccounted: bool
+    folder: Path, labels: np.ndarray, core: np.ndarray, origin: list[int], include_unaccounted: bool | None = None
 ) -> None:
-    """Write Cluster_NNN.txt, Core_set.txt and the same for every generation.
+    """Write Cluster_NNN.txt and Core_set.txt.
 
     Parameters
     ----------
@@ -94,38 +128,58 @@ def write_clusters(
     labels : int (N,), group of every particle of the table, -1 for none.
     core : int (n,), rising rows of the unaccounted particles; bad images are not among them.
     origin : generation of each group.
-    include_unaccounted : whether the last cluster of a generation's folder holds what it left over.
+    include_unaccounted : if given, the same files are written for every generation, and this says whether the last
+        cluster there is what it left over.
     """
     for group in range(len(origin)):
-        _write_ids(folder / f"Cluster_{group:03d}.txt", np.flatnonzero(labels == group))
-    _write_ids(folder / "Core_set.txt", core)
-    for generation in sorted(set(origin)):
-        place = folder / f"generation_{generation:03d}"
-        place.mkdir(exist_ok=True)
-        groups = [group for group, born in enumerate(origin) if born == generation]
-        for number, group in enumerate(groups):
-            _write_ids(place / f"Cluster_{number:03d}.txt", np.flatnonzero(labels == group))
+        write_ids(folder / f"Cluster_{group:03d}.txt", np.flatnonzero(labels == group))
+    write_ids(folder / "Core_set.txt", core)
+    for generation in sorted(set(origin)) if include_unaccounted is not None else []:
+        members = [np.flatnonzero(labels == group) for group, born in enumerate(origin) if born == generation]
         later = [group for group, born in enumerate(origin) if born > generation]
         left = np.union1d(core, np.flatnonzero(np.isin(labels, later)))
-        _write_ids(place / "Core_set.txt", left)
-        if include_unaccounted and left.size:
-            _write_ids(place / f"Cluster_{len(groups):03d}.txt", left)
-
-
-def _write_ids(path: Path, ids: np.ndarray) -> None:
-    write_text_atomically(path, "".join(f"{index}\n" for index in ids.tolist()))
+        write_generation_clusters(folder / f"generation_{generation:03d}", members, left, bool(include_unaccounted))
 
 
 def write_table(
-    folder: Path, table: ParticleTable, labels: np.ndarray, agreeing: np.ndarray, probability: np.ndarray
+    folder: Path,
+    table: ParticleTable,
+    labels: np.ndarray,
+    agreeing: np.ndarray,
+    probability: np.ndarray,
+    probabilities: np.ndarray | None = None,
+    junk: np.ndarray | None = None,
 ) -> None:
-    """Write particles.star: all input columns, class (from 1; 0 unaccounted), agreement of chains and probability."""
-    extra = {
+    """Write particles.star: all input columns, class (from 1; 0 unaccounted), agreement of chains and probability.
+
+    Parameters
+    ----------
+    folder : of the results.
+    table : N particles.
+    labels : int (N,), group of each particle, -1 unaccounted.
+    agreeing : float (N,), share of the chains that agree on the particle.
+    probability : float (N,), of the particle's group.
+    probabilities : float (N, groups), of every group, unaccounted particles' too; zeros where nothing is known. Written
+        as hpcsortLikeliestGroup (from 1; 0 unknown) and, for the first 30 groups, to six decimals as
+        hpcsortProbability001 and so on.
+    junk : float (N,), probability that the particle is none of the groups, written as hpcsortJunkProbability.
+    """
+    extra: dict[str, np.ndarray] = {
         "rlnClassNumber": labels + 1,
         "hpcsortReproducibility": agreeing,
         "hpcsortGroupProbability": probability,
     }
-    write_particles(folder / "particles.star", table, extra)
+    if probabilities is not None:
+        known = np.nan_to_num(probabilities)
+        likeliest = known.argmax(axis=1) + 1 if known.shape[1] else np.zeros(len(labels), np.int64)
+        extra["hpcsortLikeliestGroup"] = np.where(known.max(axis=1, initial=0.0) > 0, likeliest, 0)
+        for group in range(min(probabilities.shape[1], _MOST_COLUMNS)):
+            extra[f"hpcsortProbability{group + 1:03d}"] = probabilities[:, group].round(_DECIMALS)
+    if junk is not None:
+        extra["hpcsortJunkProbability"] = junk.round(_DECIMALS)
+    # Columns of an earlier sort of the same table would pass for this one's.
+    old = [name for name in table.frame.columns if name.startswith("hpcsort") and name not in extra]
+    write_particles(folder / "particles.star", replace(table, frame=table.frame.drop(columns=old)), extra)
 
 
 def hash_inputs(options: SortOptions, table: ParticleTable) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from hpcsort.io import BadImage, ImageReader, ParticleTable, judge_images, read_
 from hpcsort.parallel import Communicator, raise_together, stream, together
 from hpcsort.sort3d.consensus import Consensus, build_consensus, subtract_consensus, whiten
 from hpcsort.sort3d.options import SortOptions
+from hpcsort.sort3d.screen import emptiness
 from hpcsort.sort3d.store import ParticleStore, deal_particles
 from hpcsort.sort3d.subspace import Subspace, nuisance_maps
 from hpcsort.volumes import BandGrid, good_even_size, last_shell_above, read_mask, resample_map, soft_sphere
@@ -24,9 +25,11 @@ _NARROW = 14
 _WIDE = 18
 """Band limits in Fourier pixels, for a particle that fills its box: subspace, and finishing in map space."""
 _MOST = 40
+_WHITENINGS = 2
 _MASK_EDGE = 0.05
 _CONTRAST, _SHIFT_PX, _TURN_RAD = 0.05, 0.7, np.deg2rad(2.5)
-"""Standard deviations of the nuisances: share of the contrast, px of the full box, radians."""
+_SPREAD = np.array([_CONTRAST, *[_SHIFT_PX] * 3, *[_TURN_RAD] * 3])
+"""First standard deviations of the nuisances: share of the contrast, px of the full box, radians."""
 _FEWEST = 40
 
 
@@ -51,8 +54,11 @@ class Band:
     def start(self) -> Subspace:
         """Subspace without learned maps."""
         empty = np.zeros((0, *self.grid.fourier_shape), np.complex64)
-        spread = np.array([_CONTRAST, *[_SHIFT_PX] * 3, *[_TURN_RAD] * 3])
-        return Subspace(self.grid, self.fixed, empty, self.mask, spread)
+        return Subspace(self.grid, self.fixed, empty, self.mask, _SPREAD.copy())
+
+    def scaled_nuisances(self, spread: np.ndarray) -> np.ndarray:
+        """Nuisance maps for other standard deviations (7,) than those that they start with."""
+        return np.asarray(self.fixed * (spread / _SPREAD)[:, None, None, None], np.complex64)
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Problem:
     consensus : map of all particles.
     half : int (n,), half-set of every particle in sort order.
     orientation : int (n,), orientation group.
+    empty : float64 (n,), probability that an image shows no particle.
     mask : float32 (box, box, box) given by the user, or None; on rank 0.
     bad : images that were left out.
     """
@@ -80,6 +87,7 @@ class Problem:
     consensus: Consensus
     half: np.ndarray
     orientation: np.ndarray
+    empty: np.ndarray
     mask: np.ndarray | None
     bad: list[BadImage]
 
@@ -87,6 +95,27 @@ class Problem:
     def count(self) -> int:
         """Number of particles that are sorted."""
         return len(self.rows)
+
+    def with_images(self, images: np.ndarray) -> Problem:
+        """Return the sort of other images of the same particles, consensus and residuals made anew. Collective.
+
+        Parameters
+        ----------
+        images : complex64 (n_local, P), Fourier data of this rank's particles on the pixels of ``wide.store``, in its
+            units (noise of variance 1 a complex pixel); they are whitened once more by their own residuals.
+
+        Notes
+        -----
+        Bands, masks, half-sets and the images without a particle stay, so that results of both sorts compare.
+        """
+        store = self.wide.store.with_data(self.wide.store.data.with_images(images))
+        groups = _noise_groups(self.table)
+        seen = np.where(self.empty > 0.5, -1, self.half)[store.positions]
+        consensus, residual = _settle(store, self.wide.grid, seen, self.wide.mask, groups)
+        box = self.table.box_px
+        assert box is not None
+        wide, narrow = (_band(residual, consensus, band.grid, band.mask, box) for band in (self.wide, self.narrow))
+        return replace(self, narrow=narrow, wide=wide, consensus=consensus)
 
 
 def read_table(options: SortOptions, comm: Communicator) -> tuple[ParticleTable, np.ndarray | None]:
@@ -121,19 +150,25 @@ def pose_problem(
     if bad:
         tell(f"{len(bad)} bad images are left out (--skip-bad), the first: {bad[0].describe()}.")
     half = _half_sets(table, rows, options.seed)
-    groups = int(table.optics_group.max(initial=0)) + 1
+    groups = _noise_groups(table)
+    share = radius_px / box
     grid = _grid(limit)
-    sphere = _sorting_mask(comm, mask, grid, radius_px / box)
-    local_half = half[store.positions]
-    whitened, _ = whiten(store, store.data.images, groups)
-    first = build_consensus(whitened, grid, local_half, sphere)
-    whitened, _ = whiten(whitened, subtract_consensus(whitened, first), groups)
-    consensus = build_consensus(whitened, grid, local_half, sphere)
-    residual = whitened.with_data(whitened.data.with_images(subtract_consensus(whitened, consensus)))
+    sphere = _sorting_mask(comm, mask, grid, share)
+    store, _ = whiten(store, store.data.images, groups)
+    consensus, residual = _settle(store, grid, half[store.positions], sphere, groups)
+    empty = residual.gathered(emptiness(residual, consensus))
+    if (empty > 0.5).any():
+        # They dim the consensus and would pass for a difference in contrast.
+        seen = np.where(empty > 0.5, -1, half)[store.positions]
+        consensus, residual = _settle(store, grid, seen, sphere, groups)
+        empty = residual.gathered(emptiness(residual, consensus))
+        tell(f"{int((empty > 0.5).sum())} images show no particle; nothing is learned from them.")
     shell = max(last_shell_above(consensus.fsc, 0.143), min(6, limit))
-    wide = _band(comm, residual, consensus, min(limit, shell), mask, radius_px / box, box)
+    wide_grid = _grid(min(limit, shell))
+    wide = _band(residual, consensus, wide_grid, _sorting_mask(comm, mask, wide_grid, share), box)
     narrow_limit = min(wide.grid.radius, _band_limit(options, box, radius_px, _NARROW))
-    narrow = _band(comm, residual, consensus, narrow_limit, mask, radius_px / box, box)
+    narrow_grid = _grid(narrow_limit)
+    narrow = _band(residual, consensus, narrow_grid, _sorting_mask(comm, mask, narrow_grid, share), box)
     edge_A = box * table.pixel_size_A
     whole = "" if shell < limit else ", the end of the band that was read"
     tell(
@@ -142,7 +177,7 @@ def pose_problem(
     )
     matrices = relion_matrices(table.angles_deg[rows])
     orientation = orientation_groups(matrices, options.orientation_groups, 20, point_group(options.sym))
-    return Problem(options, table, comm, rows, narrow, wide, consensus, half, orientation, mask, bad)
+    return Problem(options, table, comm, rows, narrow, wide, consensus, half, orientation, empty, mask, bad)
 
 
 def _band_limit(options: SortOptions, box: int, radius_px: int, limit: int) -> int:
@@ -151,6 +186,25 @@ def _band_limit(options: SortOptions, box: int, radius_px: int, limit: int) -> i
         return max(options.nxinit // 2 - 1, 4)
     filled = min(box / (2 * radius_px + 4), _MOST / limit)
     return min(round(limit * max(filled, 1.0)), box // 2 - 1)
+
+
+def _noise_groups(table: ParticleTable) -> int:
+    return int(table.optics_group.max(initial=0)) + 1
+
+
+def _settle(
+    store: ParticleStore, grid: BandGrid, local_half: np.ndarray, mask: np.ndarray, groups: int
+) -> tuple[Consensus, ParticleStore]:
+    """Whiten by the residuals from a first consensus, then make consensus and residuals for good. Collective.
+
+    Two rounds: images whitened by their own power leave the lowest shells, where the signal is many times the noise,
+    with too small a weight, and the first consensus with it; a wrong noise level there looks like a structure.
+    """
+    for _ in range(_WHITENINGS):
+        first = build_consensus(store, grid, local_half, mask)
+        store, _ = whiten(store, subtract_consensus(store, first), groups)
+    consensus = build_consensus(store, grid, local_half, mask)
+    return consensus, store.with_data(store.data.with_images(subtract_consensus(store, consensus)))
 
 
 def _grid(radius: int) -> BandGrid:
@@ -168,17 +222,7 @@ def _sorting_mask(comm: Communicator, mask: np.ndarray | None, grid: BandGrid, r
     return shared
 
 
-def _band(
-    comm: Communicator,
-    residual: ParticleStore,
-    consensus: Consensus,
-    radius: int,
-    mask: np.ndarray | None,
-    share: float,
-    box: int,
-) -> Band:
-    grid = _grid(radius)
-    sphere = _sorting_mask(comm, mask, grid, share)
+def _band(residual: ParticleStore, consensus: Consensus, grid: BandGrid, sphere: np.ndarray, box: int) -> Band:
     # Fourier voxels are in units of the data on every grid, so the consensus moves by cropping its volume.
     inner = consensus.grid
     cut = slice(inner.half - grid.half, inner.half + grid.half + 1)
@@ -189,7 +233,7 @@ def _band(
     power = np.maximum(grid.shell_mean(np.abs(volume) ** 2), 1e-9)
     # Shell 0 holds no data, and the last one is cut by the band limit.
     power[0], power[-1] = power[1], power[-2]
-    return Band(residual.with_data(residual.data.cropped(radius)), grid, sphere, grid.to_fourier(maps), power)
+    return Band(residual.with_data(residual.data.cropped(grid.radius)), grid, sphere, grid.to_fourier(maps), power)
 
 
 def _half_sets(table: ParticleTable, rows: np.ndarray, seed: int) -> np.ndarray:

@@ -12,9 +12,12 @@ from threadpoolctl import threadpool_limits
 from hpcsort.geometry import point_group
 from hpcsort.io import ParticleTable
 from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_GB, together
-from hpcsort.sort3d.chains import expected_steps
+from hpcsort.sort3d.covariates import write_group_statistics
+from hpcsort.sort3d.engine import FINISH_ITERATIONS
 from hpcsort.sort3d.final import GroupMaps, reconstruct_groups, write_group_maps
+from hpcsort.sort3d.folders import write_generations, write_master_files
 from hpcsort.sort3d.generations import Sorting, sort_generations
+from hpcsort.sort3d.learning import SUBSPACE_ITERATIONS
 from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.outputs import claim_folder, clear_folder, hash_inputs, write_clusters, write_run, write_table
 from hpcsort.sort3d.problem import Problem, pose_problem, read_table
@@ -52,7 +55,8 @@ class SortResult:
     ----------
     labels : int64 (N,), group of each particle in the order of the table, -1 unaccounted.
     agreeing : float64 (N,), share of the chains that agree on the particle.
-    probability : float64 (N,), mean probability of the particle's group.
+    probability : float64 (N, groups), probability of each group, unaccounted particles included.
+    junk : float64 (N,), probability that the image is junk.
     groups : one entry a group; known on rank 0, empty elsewhere.
     seconds : wall time of each stage.
     """
@@ -60,6 +64,7 @@ class SortResult:
     labels: np.ndarray
     agreeing: np.ndarray
     probability: np.ndarray
+    junk: np.ndarray
     groups: list[Group]
     seconds: dict[str, float]
 
@@ -116,27 +121,54 @@ def _tell_input(tell: Callable[[str], None], options: SortOptions, table: Partic
 
 
 def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortResult:
-    options, table, comm = problem.options, problem.table, problem.comm
+    options, comm = problem.options, problem.comm
     with (
         Stage("sorting", seconds),
         Progress("iteration", expected_steps(options.depth_order), comm, options.quiet) as progress,
     ):
         sorting = sort_generations(problem, tell, progress)
-    labels = np.full(len(table), -1, np.int64)
-    agreeing, probability = np.zeros(len(table)), np.zeros(len(table))
-    labels[problem.rows] = sorting.labels
-    agreeing[problem.rows] = sorting.agreeing
-    probability[problem.rows] = sorting.probability
+    particles = _by_row(problem, sorting)
+    labels = particles.labels
     with Stage("final maps", seconds):
         maps = _final_maps(problem, labels, sorting)
     resolutions = [group.resolution_A for group in maps or []]
     groups = _groups(sorting, labels, resolutions) if comm.is_root else []
     memory = peak_memory_GB(comm)
+    warnings: list[str] = []
     with together(comm):
         if comm.is_root:
-            _write(problem, sorting, (labels, agreeing, probability), maps or [], groups, seconds, memory)
+            warnings = _write(problem, sorting, particles, maps or [], groups, seconds, memory)
+    for warning in warnings:
+        tell(f"Warning: {warning}")
     _tell_end(tell, sorting, labels, groups, seconds, memory)
-    return SortResult(labels, agreeing, probability, groups, seconds)
+    return SortResult(labels, particles.agreeing, particles.probability, particles.junk, groups, seconds)
+
+
+@dataclass(frozen=True)
+class _Particles:
+    """What is known of each particle, by the row of the table; bad images have zeros."""
+
+    labels: np.ndarray
+    agreeing: np.ndarray
+    probability: np.ndarray
+    junk: np.ndarray
+
+
+def _by_row(problem: Problem, sorting: Sorting) -> _Particles:
+    count = len(problem.table)
+    labels, agreeing, junk = np.full(count, -1, np.int64), np.zeros(count), np.zeros(count)
+    probability = np.zeros((count, sorting.probability.shape[1]))
+    labels[problem.rows] = sorting.labels
+    agreeing[problem.rows] = sorting.agreeing
+    probability[problem.rows] = sorting.probability
+    junk[problem.rows] = sorting.junk
+    return _Particles(labels, agreeing, probability, junk)
+
+
+def expected_steps(depth_order: int) -> int:
+    """Count the iterations of two generations, as far as can be told before: for the progress line."""
+    learned, finished = SUBSPACE_ITERATIONS, FINISH_ITERATIONS
+    return 2 * (2 * learned + 1 + 3 * finished) + 2 * (depth_order - 1) * finished
 
 
 def _wants_core_map(options: SortOptions, core: int, count: int) -> bool:
@@ -183,24 +215,41 @@ def _groups(sorting: Sorting, labels: np.ndarray, resolutions: list[float]) -> l
 def _write(
     problem: Problem,
     sorting: Sorting,
-    particles: tuple[np.ndarray, np.ndarray, np.ndarray],
+    particles: _Particles,
     maps: list[GroupMaps],
     groups: list[Group],
     seconds: dict[str, float],
     memory: float,
-) -> None:
+) -> list[str]:
+    """Write all results; returns warnings about the groups."""
     options, table = problem.options, problem.table
     folder = options.output_dir
-    labels = particles[0]
-    write_clusters(folder, labels, _core_rows(problem, labels), sorting.origin, options.include_unaccounted)
-    write_table(folder, table, *particles)
+    labels = particles.labels
+    write_clusters(folder, labels, _core_rows(problem, labels), sorting.origin)
+    own = [labels == index for index in range(len(groups))]
+    probability = np.where(labels >= 0, particles.probability.max(axis=1, initial=0.0), 0.0)
+    for index, members in enumerate(own):
+        probability[members] = particles.probability[members, index]
+    write_table(folder, table, labels, particles.agreeing, probability, particles.probability, particles.junk)
     for index, group_maps in enumerate(maps):
         stem = f"vol_cluster{index:03d}" if index < len(groups) else "volume_core"
-        write_group_maps(folder, stem, group_maps, table.pixel_size_A)
+        write_group_maps(folder, stem, group_maps, table.pixel_size_A, map_format=options.map_format)
+    write_generations(
+        folder,
+        sorting.generations,
+        problem.rows,
+        include_unaccounted=options.include_unaccounted,
+        frequencies=[table.pixel_size_A / group.resolution_A for group in groups],
+        seed=options.seed,
+    )
+    fsc = problem.consensus.fsc[: problem.consensus.grid.radius + 1]
+    write_master_files(folder, table, problem.rows, problem.half, fsc, labels, core_has_map=len(maps) > len(groups))
+    warnings = write_group_statistics(folder, table, problem.rows, labels[problem.rows], point_group(options.sym))
     results: dict[str, Any] = {
         "particles": len(table),
         "accounted": int((labels >= 0).sum()),
         "bad_images": [image.describe() for image in problem.bad],
+        "warnings": warnings,
         "groups": [{key: _plain(value) for key, value in vars(group).items()} for group in groups],
         "held_out": [
             {
@@ -215,6 +264,7 @@ def _write(
         "peak_memory_GB_of_a_rank": round(memory, 3),
     }
     write_run(folder, options, problem.comm.size, hash_inputs(options, table), results)
+    return warnings
 
 
 def _plain(value: float) -> float | None:

@@ -16,7 +16,11 @@ import numpy as np
 from hpcsort.sort3d.store import ParticleStore
 from hpcsort.sort3d.subspace import NUISANCES, Subspace, moments, unpack_lower
 
-__all__ = ["Statistics", "particle_statistics", "reduced_moments"]
+__all__ = ["JUNK_KINDS", "Statistics", "junk_scores", "particle_statistics", "reduced_moments"]
+
+JUNK_KINDS = 2
+"""Images without a particle, and a broad component."""
+_BREADTH = 4.0
 
 
 @dataclass(frozen=True)
@@ -27,17 +31,32 @@ class Statistics:
     ----------
     linear : float64 (n, J), b_i.
     precision : float64 (n, J, J), M_i, symmetric and positive semi-definite.
+    junk : float64 (n, 2), log-likelihood ratios of the kinds of junk (`junk_scores`).
     """
 
     linear: np.ndarray
     precision: np.ndarray
+    junk: np.ndarray
 
     def __len__(self) -> int:
         return len(self.linear)
 
     def rows(self, index: np.ndarray) -> Statistics:
         """Statistics of some particles."""
-        return Statistics(self.linear[index], self.precision[index])
+        return Statistics(self.linear[index], self.precision[index], self.junk[index])
+
+    def component_gains(self) -> np.ndarray:
+        """Log-likelihood ratios (n, J + 1) of the first 0, 1, ... J components, latents of N(0, 1) integrated out."""
+        size = self.linear.shape[1]
+        factor = np.linalg.cholesky(self.precision + np.eye(size))
+        half = np.linalg.solve(factor, self.linear[..., None])[..., 0]
+        # The factor of a leading block is the leading block of the factor.
+        steps = 0.5 * half**2 - np.log(np.einsum("naa->na", factor))
+        return np.concatenate([np.zeros((len(self), 1)), np.cumsum(steps, axis=1)], axis=1)
+
+    def leading(self, components: int) -> Statistics:
+        """Statistics in the first components only."""
+        return Statistics(self.linear[:, :components], self.precision[:, :components, :components], self.junk)
 
     def scores(self, points: np.ndarray) -> np.ndarray:
         """Log-likelihood ratios (n, K) of the points (K, J)."""
@@ -74,14 +93,48 @@ def reduced_moments(linear: np.ndarray, gram: np.ndarray, nuisances: int) -> tup
     return reduced, 0.5 * (precision + precision.transpose(0, 2, 1))
 
 
-def particle_statistics(store: ParticleStore, subspace: Subspace) -> Statistics:
-    """Statistics of all particles of the store, in sort order, on every rank. Collective."""
-    size = subspace.components
-    total = NUISANCES + size
-    volumes = subspace.volumes()
-    linear = np.empty((len(store.data), size))
-    precision = np.empty((len(store.data), size, size))
+def particle_statistics(store: ParticleStore, subspaces: list[Subspace]) -> list[Statistics]:
+    """Statistics of all particles of the store in every subspace, in sort order, on every rank. Collective."""
+    volumes = [subspace.volumes() for subspace in subspaces]
+    linear = [np.empty((len(store.data), subspace.components)) for subspace in subspaces]
+    precision = [np.empty((*part.shape, part.shape[1])) for part in linear]
+    junk = [np.empty((len(store.data), JUNK_KINDS)) for _ in subspaces]
     for block in store.blocks():
-        first, gram = moments(store, volumes, total, subspace.grid.pad, block.local)
-        linear[block.local], precision[block.local] = reduced_moments(first, unpack_lower(gram, total), NUISANCES)
-    return Statistics(store.gathered(linear), store.gathered(precision))
+        for index, subspace in enumerate(subspaces):
+            total = NUISANCES + subspace.components
+            first, packed = moments(store, volumes[index], total, subspace.grid.pad, block.local)
+            gram = unpack_lower(packed, total)
+            linear[index][block.local], precision[index][block.local] = reduced_moments(first, gram, NUISANCES)
+            junk[index][block.local] = junk_scores(first, gram, float(subspace.spread[0]))
+    return [
+        Statistics(store.gathered(one), store.gathered(two), store.gathered(three))
+        for one, two, three in zip(linear, precision, junk, strict=True)
+    ]
+
+
+def junk_scores(linear: np.ndarray, gram: np.ndarray, contrast: float) -> np.ndarray:
+    """Log-likelihood ratios (n, 2) of two kinds of junk against the consensus with its nuisances integrated out.
+
+    The first is an image without a particle: in residuals minus the consensus, that is the contrast map at
+    -1 / ``contrast``. The second is a broad component: anything within the maps that is `_BREADTH` times as far off as
+    particles are, in pose, contrast and structure.
+
+    Parameters
+    ----------
+    linear, gram : joint moments as in `reduced_moments`, nuisances first.
+    contrast : standard deviation of the contrast for which its map is scaled.
+    """
+    fixed = slice(0, NUISANCES)
+    particle = _evidence(linear[:, fixed], gram[:, fixed, fixed], 1.0)
+    empty = 2.0 * linear[:, 0] * (-1.0 / contrast) - gram[:, 0, 0] / contrast**2
+    broad = _evidence(linear, gram, _BREADTH**2)
+    return np.stack([empty - particle, broad - particle], axis=1)
+
+
+def _evidence(linear: np.ndarray, gram: np.ndarray, variance: float) -> np.ndarray:
+    """Log-likelihood ratio (n,) of latents of N(0, ``variance``) against zero, integrated out."""
+    size = linear.shape[1]
+    factor = np.linalg.cholesky(2.0 * variance * gram + np.eye(size))
+    half = np.linalg.solve(factor, 2.0 * np.sqrt(variance) * linear[..., None])[..., 0]
+    log_determinant = 2.0 * np.log(np.einsum("naa->na", factor)).sum(axis=1)
+    return np.asarray(0.5 * (half**2).sum(axis=1) - 0.5 * log_determinant)

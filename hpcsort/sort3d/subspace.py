@@ -1,33 +1,27 @@
-"""The linear subspace of structural differences, learned at fixed poses.
+"""The linear subspace of structural differences at fixed poses.
 
 Model of a particle's residual (probabilistic PCA, Tipping & Bishop 1999, with the projection operator inside):
 
     y_i = C_i P_i (sum_n s_in N_n + sum_j z_ij U_j) + noise,    s, z ~ N(0, 1)
 
-The U_j are learned by expectation maximisation. The E step is projection matching of all maps (`section_moments`), the
-M step back-projection of weighted residuals with a J x J system in every voxel (`backproject_moments`). The seven N_n
-are the first-order effects of errors in contrast, shift and rotation on the consensus; they take up what would
-otherwise pass for a structural difference.
+The U_j are learned (`learning.py`). The seven N_n are the first-order effects of errors in contrast, shift and
+rotation on the consensus; they take up what would otherwise pass for a structural difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from hpcsort.kernels import backproject_moments, complete_friedel, interleave, section_moments
-from hpcsort.parallel import stream
-from hpcsort.sort3d.store import Block, ParticleStore
+from hpcsort.kernels import interleave, section_moments
+from hpcsort.sort3d.store import ParticleStore
 from hpcsort.volumes import BandGrid
 
 __all__ = [
     "NUISANCES",
-    "SUBSPACE_ITERATIONS",
     "Subspace",
-    "learn_subspace",
     "local_weight",
     "moments",
     "nuisance_maps",
@@ -36,9 +30,6 @@ __all__ = [
 
 NUISANCES = 7
 """Contrast, three shifts, three rotations."""
-
-SUBSPACE_ITERATIONS = 12
-_LOCAL_ITERATIONS = 7
 
 _SMOOTHING = 1 / 32
 """Width (standard deviation) of the smoothing of local variances in units of the box edge."""
@@ -56,8 +47,8 @@ class Subspace:
     fixed : complex64 (7, Fourier volume), nuisance maps scaled by their standard deviations.
     free : complex64 (J, Fourier volume), learned maps for latents of unit variance.
     focus : float32 (size, size, size), local weight of the learned maps, 0 to 1.
-    spread : float64 (7,), standard deviations of the nuisances: contrast (fraction), shifts (grid voxels), rotations
-        (radians).
+    spread : float64 (7,), standard deviations of the nuisances: contrast (fraction), shifts (px of the full box),
+        rotations (radians).
     """
 
     grid: BandGrid
@@ -70,6 +61,10 @@ class Subspace:
     def components(self) -> int:
         """Number J of learned maps."""
         return len(self.free)
+
+    def leading(self, components: int) -> Subspace:
+        """Return the same subspace with its first maps only."""
+        return replace(self, free=self.free[:components])
 
     def volumes(self) -> np.ndarray:
         """Nuisance and learned maps interleaved for the kernels."""
@@ -99,131 +94,13 @@ def unpack_lower(packed: np.ndarray, size: int) -> np.ndarray:
     return full
 
 
-def moments(store: ParticleStore, volumes: np.ndarray, count: int, pad: int, rows: slice) -> tuple[np.ndarray, ...]:
+def moments(
+    store: ParticleStore, volumes: np.ndarray, count: int, pad: int, rows: slice | np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Linear terms (n, count) and packed Gram matrices of ``count`` maps for local particles ``rows``, float64."""
     data = store.data.rows(rows)
     linear, gram = section_moments(volumes, count, data.images, data.ctfs, data.rotations, data.px, data.py, pad)
     return linear.astype(np.float64), gram.astype(np.float64)
-
-
-def learn_subspace(
-    store: ParticleStore,
-    start: Subspace,
-    components: int,
-    prior: np.ndarray,
-    *,
-    seed: int,
-    run: str,
-    iterations: int = SUBSPACE_ITERATIONS,
-    local_iterations: int = _LOCAL_ITERATIONS,
-    step: Callable[[str], None] | None = None,
-) -> Subspace:
-    """Learn ``components`` maps from the residuals in ``store``. Collective; every rank gets the same subspace.
-
-    Parameters
-    ----------
-    store : particles of this run; ``data`` holds whitened residuals.
-    start : gives grid, nuisance maps and the mask in which differences are allowed (``focus``).
-    components : number J of maps.
-    prior : float64 (shells,), prior variance of a map's Fourier voxel in each shell.
-    seed, run : key of the random start, independent of the ranks.
-    iterations, local_iterations : EM iterations in all, and the last ones in which the local weights act. Few are
-        better than many: the maximum of the likelihood overfits the run's own particles (benchmarks/accuracy.md).
-    step : called with a note after each iteration.
-    """
-    grid = start.grid
-    current = replace(start, free=np.zeros((0, *grid.fourier_shape), np.complex64))
-    latent, covariance = _posteriors(store, current)
-    # Drawn for all particles on every rank: the start must not depend on who owns which particle.
-    draw = stream(seed, run, "latents").standard_normal((store.count, components))[store.positions]
-    latent = np.concatenate([latent, draw], axis=1)
-    covariance = np.pad(covariance, ((0, 0), (0, components), (0, components)))
-    for iteration in range(iterations):
-        numerator, weight = _backproject(store, grid, latent, covariance, components)
-        local = iteration >= iterations - local_iterations
-        result = None
-        if store.comm.is_root:
-            result = _solve_maps(current, numerator, weight, prior, start.focus, local)
-        free, focus = store.comm.bcast(result)
-        current = replace(current, free=free, focus=focus)
-        latent, covariance = _posteriors(store, current)
-        current, latent, covariance = _standardise(store, current, latent, covariance)
-        if step is not None:
-            step(f"{run}: subspace iteration {iteration + 1} of {iterations}")
-    return current
-
-
-def _posteriors(store: ParticleStore, subspace: Subspace) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior means (n_local, T) and covariances (n_local, T, T) of all T latents."""
-    total = NUISANCES + subspace.components
-    volumes = subspace.volumes()
-    means = np.empty((len(store.data), total))
-    covariances = np.empty((len(store.data), total, total))
-    for block in store.blocks():
-        linear, gram = moments(store, volumes, total, subspace.grid.pad, block.local)
-        precision = 2.0 * unpack_lower(gram, total) + np.eye(total)
-        covariances[block.local] = np.linalg.inv(precision)
-        means[block.local] = np.einsum("nab,nb->na", covariances[block.local], 2.0 * linear)
-    return means, covariances
-
-
-def _backproject(
-    store: ParticleStore, grid: BandGrid, latent: np.ndarray, covariance: np.ndarray, components: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """M step sums: numerators (J, ...) and weights (pairs, ...) over voxels; pairs as in `_pairs`."""
-    rows, columns = _pairs(components)
-    depth = -(-(2 * components + len(rows)) // 16) * 16
-    shape = (*grid.fourier_shape, depth)
-    second = latent[:, rows] * latent[:, columns] + covariance[:, rows, columns]
-    peak = max(store.largest(latent), store.largest(second), 1.0)
-    bound = 8.0 * store.count * peak * (store.largest(store.data.images) + store.largest(store.data.ctfs) + 1.0) ** 2
-    z = np.ascontiguousarray(latent[:, NUISANCES:], np.float32)
-    q = np.ascontiguousarray(second, np.float32)
-
-    def fill(block: Block, out: np.ndarray) -> None:
-        data = store.data.rows(block.local)
-        backproject_moments(
-            data.images, data.ctfs, data.rotations, z[block.local], q[block.local], data.px, data.py, grid.pad, out
-        )
-
-    sums = np.moveaxis(store.sum_blocks(shape, bound, fill), -1, 0)
-    numerator = sums[:components] + 1j * sums[components : 2 * components]
-    weight = np.ascontiguousarray(sums[2 * components : 2 * components + len(rows)])
-    for volume in numerator:
-        complete_friedel(volume, hermitian=True)
-    for volume in weight:
-        complete_friedel(volume, hermitian=False)
-    return numerator, weight
-
-
-def _pairs(components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Index pairs of second moments: free with free (lower triangle), then free with fixed."""
-    rows, columns = np.tril_indices(components)
-    free_fixed = np.indices((components, NUISANCES)).reshape(2, -1)
-    return (
-        np.concatenate([rows + NUISANCES, free_fixed[0] + NUISANCES]),
-        np.concatenate([columns + NUISANCES, free_fixed[1]]),
-    )
-
-
-def _solve_maps(
-    current: Subspace, numerator: np.ndarray, weight: np.ndarray, prior: np.ndarray, mask: np.ndarray, local: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Solve the J x J system of every voxel, then weight the maps locally; returns maps and local weight."""
-    grid = current.grid
-    components = len(numerator)
-    inside = grid.support
-    packed = weight[:, inside].T
-    pairs = components * (components + 1) // 2
-    system = unpack_lower(packed[:, :pairs], components)
-    cross = packed[:, pairs:].reshape(-1, components, NUISANCES)
-    right = numerator[:, inside].T - np.einsum("bjn,nb->bj", cross, current.fixed[:, inside])
-    system[:, np.arange(components), np.arange(components)] += 1.0 / grid.shell_fill(prior)[inside][:, None]
-    free = np.zeros((components, *grid.fourier_shape), np.complex64)
-    free[:, inside] = np.linalg.solve(system, right[..., None])[..., 0].T
-    real = grid.to_real(free, corrected=False)
-    focus = np.asarray(mask * local_weight(grid, real, mask) if local else mask, np.float32)
-    return grid.to_fourier(real * focus, corrected=False), focus
 
 
 def local_weight(grid: BandGrid, maps: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -240,27 +117,3 @@ def local_weight(grid: BandGrid, maps: np.ndarray, mask: np.ndarray) -> np.ndarr
     smoothed = gaussian_filter((maps.astype(np.float64) ** 2).sum(axis=0), _SMOOTHING * grid.size)
     noise = _NOISE_FACTOR * np.quantile(smoothed[mask > 0.5], _NOISE_QUANTILE)
     return np.asarray(np.maximum(smoothed - noise, 0.0) / np.maximum(smoothed, 1e-30), np.float32)
-
-
-def _standardise(
-    store: ParticleStore, subspace: Subspace, latent: np.ndarray, covariance: np.ndarray
-) -> tuple[Subspace, np.ndarray, np.ndarray]:
-    """Rescale and rotate the latents to unit covariance (and the maps inversely), ordered by the maps' power."""
-    free_latent = latent[:, NUISANCES:]
-    second = covariance[:, NUISANCES:, NUISANCES:] + np.einsum("ni,nj->nij", free_latent, free_latent)
-    scatter = store.total(second) / max(store.count, 1)
-    factor = np.linalg.cholesky(scatter + 1e-9 * np.eye(len(scatter)))
-    mixed = np.tensordot(factor.T, subspace.free, axes=1)
-    weighted = mixed.reshape(len(mixed), -1) * np.sqrt(subspace.grid.multiplicity.ravel())
-    gram = (weighted @ weighted.conj().T).real
-    values, vectors = np.linalg.eigh(gram)
-    vectors = vectors[:, np.argsort(values)[::-1]]
-    vectors *= np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(vectors))] < 0, -1.0, 1.0)
-    transform = np.eye(NUISANCES + len(factor))
-    transform[NUISANCES:, NUISANCES:] = vectors.T @ np.linalg.inv(factor)
-    free = np.tensordot(vectors.T, mixed, axes=1).astype(np.complex64)
-    return (
-        replace(subspace, free=free),
-        latent @ transform.T,
-        np.einsum("ab,nbc,dc->nad", transform, covariance, transform, optimize=True),
-    )

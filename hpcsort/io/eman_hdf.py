@@ -1,0 +1,197 @@
+"""Maps as EMAN2 and SPARX keep them: HDF5 with one dataset an image and the header as attributes of its group.
+
+The layout is that of EMAN2 (Tang et al., J. Struct. Biol. 157, 38-46, 2007): ``/MDF/images`` has the number of its
+last image as attribute ``imageid_max``, ``/MDF/images/0`` the header as attributes ``EMAN.*``, and
+``/MDF/images/0/image`` the voxels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from hpcsort.errors import InputError, OutputError
+from hpcsort.io.files import atomic_write
+
+__all__ = ["read_hdf_map", "write_hdf_map"]
+
+_IMAGES = "MDF/images"
+_EM_FLOAT = 7
+"""EMAN2's number for float32 data."""
+_MOST_COMPRESSION = 1100
+"""Deflate never compresses better than 1032 to 1."""
+_STATISTICS = ("minimum", "maximum", "mean", "sigma", "mean_nonzero", "sigma_nonzero", "square_sum")
+
+Array = npt.NDArray[np.float32]
+
+
+def write_hdf_map(
+    path: str | os.PathLike[str], data: npt.ArrayLike, voxel_A: float, *, overwrite: bool = False
+) -> None:
+    """Write a 3D map as EMAN2 would, atomically and with the same bytes for the same input.
+
+    Parameters
+    ----------
+    path
+        The file to make; EMAN2 expects the suffix .hdf.
+    data
+        (nz, ny, nx) real values, written as float32.
+    voxel_A
+        Voxel size in Angstrom.
+    overwrite
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If the file exists and `overwrite` is false, or cannot be written.
+    ValueError
+        If `data` is not 3D or is empty.
+    """
+    volume = np.ascontiguousarray(data, np.float32)
+    if volume.ndim != 3 or not volume.size:
+        raise ValueError(f"a map has three axes of at least one voxel, not shape {volume.shape}")
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        try:
+            with h5py.File(temporary, "w") as file:
+                _fill(file, volume, voxel_A)
+        except RuntimeError as error:
+            # HDF5 forgets the number of the error where a full disk is noticed as late as on closing.
+            raise OutputError(
+                f"cannot write {path}: HDF5 could not finish it; free space there, or write elsewhere"
+            ) from error
+
+
+def read_hdf_map(path: str | os.PathLike[str]) -> tuple[Array, float]:
+    """Read a 3D map that EMAN2, SPARX or `write_hdf_map` has written.
+
+    Maps that EMAN2 has compressed to fewer bits are scaled back to their values.
+
+    Returns
+    -------
+    data : numpy.ndarray
+        (nz, ny, nx) float32.
+    voxel_A : float
+        Voxel size in Angstrom; 0 if the header does not tell.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, not HDF5 of EMAN2's layout, damaged, not one 3D map of real numbers, or its voxel
+        sizes along the three axes differ by more than 1 %.
+    """
+    place = Path(path)
+    try:
+        size = place.stat().st_size
+        with h5py.File(place, "r") as file:
+            return _read(place, file, size)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        if not place.is_file() or not os.access(place, os.R_OK):
+            raise InputError(f"{place} is not a file that can be read; check path and permissions") from error
+        raise InputError(f"{place} is damaged or not an HDF5 map of EMAN2; make or copy the file again") from error
+
+
+def _fill(file: h5py.File, volume: Array, voxel_A: float) -> None:
+    images = file.create_group(_IMAGES)
+    images.attrs.create("imageid_max", np.zeros(1, np.int32))
+    group = images.create_group("0")
+    group.create_dataset("image", data=volume)
+    for name, value in sorted(_header(volume, voxel_A).items()):
+        if isinstance(value, str):
+            _write_string(group, f"EMAN.{name}", value)
+        else:
+            # EMAN2 reads numbers from arrays of one element.
+            group.attrs.create(f"EMAN.{name}", np.atleast_1d(value))
+
+
+def _header(volume: Array, voxel_A: float) -> dict[str, Any]:
+    """Header of EMAN2: attribute -> value of the type that EMAN2 writes."""
+    nz, ny, nx = volume.shape
+    whole = {
+        "nx": nx, "ny": ny, "nz": nz, "datatype": _EM_FLOAT, "is_complex": 0, "is_complex_ri": 1, "is_complex_x": 0,
+        "changecount": 0, "all_int": int(np.array_equal(volume, np.rint(volume))),
+    }  # fmt: skip
+    return {
+        "HostEndian": sys.byteorder,
+        "ImageEndian": sys.byteorder,
+        **{name: np.int32(value) for name, value in whole.items()},
+        **{f"apix_{axis}": np.float64(voxel_A) for axis in "xyz"},
+        **{f"origin_{axis}": np.float32(0) for axis in "xyz"},
+        **dict(zip(_STATISTICS, map(np.float32, _statistics(volume)), strict=True)),
+    }
+
+
+def _statistics(volume: Array) -> tuple[float, ...]:
+    """Values of `_STATISTICS`; standard deviations are those of a sample."""
+    total, squares = float(volume.sum(dtype=np.float64)), float(np.einsum("zyx,zyx->", volume, volume, dtype=float))
+    spreads: list[float] = []
+    for count in (volume.size, int(np.count_nonzero(volume))):
+        mean = total / max(count, 1)
+        spreads += [mean, math.sqrt(max(squares - total * mean, 0.0) / max(count - 1, 1))]
+    return (float(volume.min()), float(volume.max()), *spreads, squares)
+
+
+def _write_string(group: h5py.Group, name: str, value: str) -> None:
+    """Write a C string with its end mark, without which EMAN2 reads on beyond it; h5py's own strings have none."""
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(len(value) + 1)
+    attribute = h5py.h5a.create(group.id, name.encode(), kind, h5py.h5s.create(h5py.h5s.SCALAR))
+    attribute.write(np.array(value.encode(), f"S{len(value) + 1}"), mtype=kind)
+
+
+def _read(path: Path, file: h5py.File, file_bytes: int) -> tuple[Array, float]:
+    images = file.get(_IMAGES)
+    if not isinstance(images, h5py.Group):
+        raise InputError(f"{path} has no group /{_IMAGES}, so it is not a map of EMAN2; convert it to MRC")
+    if not isinstance(images.get("0/image"), h5py.Dataset):
+        raise InputError(f"{path} holds no image 0; make or copy the file again")
+    if _number(images, "imageid_max", 0) > 0:
+        raise InputError(f"{path} holds {int(_number(images, 'imageid_max', 0)) + 1} images; give a file of one map")
+    group, dataset = images["0"], images["0/image"]
+    _check(path, group, dataset, file_bytes)
+    voxels = [_number(group, f"EMAN.apix_{axis}", 0.0) for axis in "xyz"]
+    if min(voxels) > 0 and max(voxels) > 1.01 * min(voxels):
+        listed = ", ".join(f"{size:.4g}" for size in voxels)
+        raise InputError(f"{path} has voxels of {listed} A along x, y, z; resample the map to cubic voxels")
+    data = np.empty(dataset.shape, np.float32)
+    dataset.read_direct(data)
+    bits = int(_number(group, "EMAN.stored_renderbits", 0))
+    if bits > 0 and dataset.dtype.kind == "u":
+        low, high = (_number(group, f"EMAN.stored_render{end}", 0.0) for end in ("min", "max"))
+        data *= np.float32((high - low) / (2**bits - 1))
+        data += np.float32(low)
+    return data, voxels[0] if math.isfinite(voxels[0]) and voxels[0] > 0 else 0.0
+
+
+def _check(path: Path, group: h5py.Group, dataset: h5py.Dataset, file_bytes: int) -> None:
+    """Refuse what is no map before memory is spent on it: a few bytes can promise any number of voxels."""
+    if dataset.ndim != 3 or not dataset.size:
+        listed = " x ".join(map(str, dataset.shape)) or "one number"
+        raise InputError(f"{path} holds {listed} and no 3D map; give a map of three axes")
+    if dataset.dtype.kind not in "fui" or _number(group, "EMAN.is_complex", 0):
+        raise InputError(f"{path} holds values of type {dataset.dtype}, complex or none; give a real-space map")
+    told = tuple(int(_number(group, f"EMAN.n{axis}", size)) for axis, size in zip("zyx", dataset.shape, strict=True))
+    if told != dataset.shape:
+        raise InputError(
+            f"{path} has a header of {told} voxels along z, y, x for data of {dataset.shape}; make or copy it again"
+        )
+    promised, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if stored > file_bytes or promised > stored * (1 if dataset.chunks is None else _MOST_COMPRESSION):
+        raise InputError(
+            f"{path} promises {promised} bytes of voxels but stores {min(stored, file_bytes)}; make or copy it again"
+        )
+
+
+def _number(group: h5py.Group, name: str, absent: float) -> float:
+    """Return a header's number in the seven digits of a float32, so that 13.1 A does not come back as 13.10000038."""
+    if name not in group.attrs:
+        return absent
+    value = np.asarray(group.attrs[name]).reshape(-1)[0]
+    return float(f"{value:.7g}") if value.dtype == np.float32 else float(value)
