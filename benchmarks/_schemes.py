@@ -40,7 +40,7 @@ SCHEMES = [
     Scheme("prior of the classes * 3", {"engine._CLASS_SHARE": 0.6}),
     Scheme("narrow bands (10 and 14)", {"problem._NARROW": 10, "problem._WIDE": 14}),
     Scheme("wide bands (18 and 24)", {"problem._NARROW": 18, "problem._WIDE": 24}),
-    Scheme("8 components at most", {"survey._COMPONENTS": (8,)}),
+    Scheme("8 components at most", {"survey.COMPONENTS": (8,)}),
     Scheme("5 components", options={"components": 5}),
 ]
 SCHEME_SETS = ["dev5", "uneven", "preferred", "poses", "junk", "rotation", "low", "single"]

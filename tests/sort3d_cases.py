@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+from small_chunks import deal_small_chunks
 
 from hpcsort.images import BandData, half_plane
 from hpcsort.optics import ctf
 from hpcsort.parallel import Communicator, SerialComm
 from hpcsort.simulation import SectionMaker
-from hpcsort.sort3d.store import ParticleStore, deal_particles
-from hpcsort.volumes import BandGrid
+from hpcsort.sort3d import SortOptions
+from hpcsort.sort3d.problem import Band
+from hpcsort.sort3d.statistics import JUNK_KINDS, Statistics
+from hpcsort.sort3d.store import ParticleStore
+from hpcsort.sort3d.subspace import NUISANCES, nuisance_maps
+from hpcsort.sort3d.task import Task
+from hpcsort.volumes import BandGrid, soft_sphere
 
 SIZE, RADIUS = 24, 7
 """Edge of the maps and band limit of the synthetic problems."""
@@ -77,9 +86,9 @@ def band_data(images: np.ndarray, ctfs: np.ndarray, rotations: np.ndarray, radiu
 
 
 def make_store(data: BandData, comm: Communicator | None = None) -> ParticleStore:
-    """Store of one rank's share of ``data``, which holds all particles."""
+    """Store of one rank's share of ``data``, which holds all particles, in several chunks."""
     comm = comm or SerialComm()
-    chunks, dealt = deal_particles(len(data), comm)
+    chunks, dealt = deal_small_chunks(len(data), comm)
     store = ParticleStore(comm, len(data), chunks, dealt[comm.rank], data)
     return store.with_data(data.rows(store.positions))
 
@@ -141,3 +150,81 @@ def on_ranks(ranks: int, work: Callable[[Communicator], Any]) -> list[Any]:
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Cosine of the angle between two real arrays."""
     return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
+
+
+def lump(place: tuple[float, float, float], height: float = 1.0, width: float = 1.8) -> np.ndarray:
+    """One Gaussian at (x, y, z) voxels from the centre, float32 [z, y, x]."""
+    axis = np.arange(SIZE) - SIZE // 2
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    distance2 = (x - place[0]) ** 2 + (y - place[1]) ** 2 + (z - place[2]) ** 2
+    return np.asarray(height * np.exp(-distance2 / (2 * width**2)), np.float32)
+
+
+def small_band(store: ParticleStore, consensus: np.ndarray) -> Band:
+    """Band of residuals from a known map, on the small grid."""
+    grid = small_grid()
+    mask = soft_sphere(grid.distance, 0.4, 0.06)
+    power = np.maximum(grid.shell_mean(np.abs(grid.to_fourier(consensus)) ** 2), 1e-6)
+    power[0], power[-1] = power[1], power[-2]
+    blank = Band(store, grid, mask, np.zeros((NUISANCES, *grid.fourier_shape), np.complex64), power)
+    maps = nuisance_maps(grid, consensus, mask) * blank.start().spread[:, None, None, None]
+    return replace(blank, fixed=grid.to_fourier(maps.astype(np.float32)))
+
+
+def small_task(
+    data: BandData,
+    consensus: np.ndarray,
+    comm: Communicator | None = None,
+    *,
+    known: np.ndarray | None = None,
+    empty: np.ndarray | None = None,
+    floors: tuple[float, ...] = (0.05,),
+    told: list[str] | None = None,
+    **options: Any,
+) -> Task:
+    """Task of sorting residuals, with what the engines ask of its problem."""
+    store, count = make_store(data, comm), len(data)
+    band = small_band(store, consensus)
+    given = {"components": 2, "seed": 5} | options
+    problem = SimpleNamespace(
+        options=SortOptions(instack=Path("x.star"), output_dir=Path("out"), **given),
+        comm=store.comm,
+        count=count,
+        table=SimpleNamespace(box_px=SIZE),
+        narrow=band,
+        wide=band,
+        orientation=np.zeros(count, np.int64),
+        empty=np.zeros(count) if empty is None else empty,
+    )
+    hear = told.append if told is not None else (lambda note: None)
+    return Task(problem, 0, np.full(count, -1) if known is None else known, floors, hear)  # type: ignore[arg-type]
+
+
+def two_states(count: int, strength: float, seed: int = 0) -> tuple[BandData, np.ndarray]:
+    """Residuals of two states from their mean, which differ by `DIFFERENCE` times ``strength``, and the states."""
+    rotations, ctfs = views(count, seed + 3), transfer(count, seed + 4)
+    state = np.random.default_rng(seed + 5).permutation(count) % 2
+    signal = (state - 0.5)[:, None] * strength * exact_sections(DIFFERENCE, rotations)
+    return band_data(ctfs * signal + noise(count, seed + 6), ctfs, rotations), state
+
+
+DIFFERENCE = lump((4.0, -3.0, 2.0), 1.2)
+"""What the second of `two_states` has and the first lacks."""
+
+
+CENTRES = np.array([[3.0, 0.0], [-3.0, 1.0], [0.0, -3.0]])
+"""Where `seen_at_centres` has its particles."""
+
+
+def seen_at_centres(
+    sizes: tuple[int, ...], seed: int = 0, sharpness: float = 4.0, centres: np.ndarray = CENTRES
+) -> tuple[Statistics, np.ndarray]:
+    """Particles at points of a plane, each seen with a precision of its own, and their true classes."""
+    draw = np.random.default_rng(seed)
+    state = np.repeat(np.arange(len(sizes)), sizes)
+    root = np.sqrt(sharpness) * (np.eye(2) + 0.3 * draw.normal(size=(len(state), 2, 2)))
+    precision = root @ root.transpose(0, 2, 1)
+    linear = np.einsum("nab,nb->na", precision, centres[state]) + np.einsum(
+        "nab,nb->na", root, draw.normal(size=(len(state), 2))
+    )
+    return Statistics(linear, precision, np.zeros((len(state), JUNK_KINDS))), state

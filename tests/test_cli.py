@@ -73,6 +73,8 @@ def test_no_command_shows_the_commands_and_fails() -> None:
         (("sort3d", "--instack", "x", "--img_per_group", "9"), "--img-per-grp"),
         (("sort3d",), "--instack"),
         (("sort3d", "--instack", "x", "--radius", "wide"), "'wide' is not a valid integer"),
+        (("sort3d", "--instack", "x", "--engine", "map"), "'map' is not one of 'subspace', 'maps'"),
+        (("sort3d", "--instack", "x", "--map_format", "spi"), "'spi' is not one of 'mrc', 'hdf'"),
     ],
 )
 def test_misspelt_words_name_the_nearest(words: tuple[str, ...], message: str) -> None:
@@ -97,6 +99,8 @@ def test_an_option_out_of_range_ends_in_one_sentence(tmp_path: Path) -> None:
         (("--angpix=0",), "--angpix 0.0 is not a pixel size"),
         (("--components", "41"), "--components 41 is above 40"),
         (("--depth_order", "7"), "--depth-order 7"),
+        (("--use_umat",), "--use-umat belongs to the classical loop"),
+        (("--null=-1",), "--null -1 is too small"),
     ],
 )
 def test_options_are_checked_before_anything_is_read(words: tuple[str, ...], message: str) -> None:
@@ -155,13 +159,13 @@ def test_all_options_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
         "--instack a.star --output_dir b --radius 20 --sym d2 --img_per_grp 500 --nxinit 32 --mask3D m.mrc"
         " --orientation_groups 30 --nstep 3 --depth_order 1 --num_core_set 70 --not_freeze_groups"
         " --not_include_unaccounted --components 6 --max_groups 7 --seed 11 --angpix 1.5 --datadir d --skip_bad"
-        " --overwrite --quiet"
+        " --overwrite --quiet --engine maps --independence starts --use_umat --null 19 --map_format hdf"
     )
     expected = SortOptions(
         instack=Path("a.star"), output_dir=Path("b"), radius=20, sym="d2", img_per_grp=500, nxinit=32,
         mask3D=Path("m.mrc"), orientation_groups=30, nstep=3, depth_order=1, num_core_set=70, freeze_groups=False,
         include_unaccounted=False, components=6, max_groups=7, seed=11, angpix=1.5, datadir=Path("d"), skip_bad=True,
-        overwrite=True, quiet=True,
+        overwrite=True, quiet=True, engine="maps", independence="starts", use_umat=True, null=19, map_format="hdf",
     )  # fmt: skip
     assert _sort_options(monkeypatch, *words.split()) == expected
     assert _sort_options(monkeypatch, *words.replace("--mask3D", "--mask3d").split()) == expected

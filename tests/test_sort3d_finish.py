@@ -1,12 +1,25 @@
-"""The finishing loop: likelihoods of classes, leverage of a particle on its own map, amplitudes, known particles."""
+"""The finishing loop: likelihoods of classes, junk, start partitions, known particles, lock step."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
+from finish_cases import (
+    DIFFERENCES,
+    class_maps,
+    empty_maps,
+    even_half,
+    everybody,
+    nobody,
+    opposite_states,
+    refine,
+    share_of_states,
+    true_state,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 from sort3d_cases import (
     SIZE,
     band_data,
@@ -21,124 +34,32 @@ from sort3d_cases import (
     views,
 )
 
-from hpcsort.kernels import aligned_empty, complete_friedel, extract_sections, insert_sections
+from hpcsort.kernels import extract_sections
 from hpcsort.parallel import Communicator
 from hpcsort.sort3d import finish
-from hpcsort.sort3d.finish import (
-    ClassMaps,
-    _best_scale,
-    estimate_classes,
-    leverage_ratio,
-    maps_from_centres,
-    refine_classes,
-    weigh_evidence,
-)
-from hpcsort.sort3d.store import ParticleStore
-from hpcsort.sort3d.subspace import NUISANCES, Subspace, nuisance_maps
-from hpcsort.volumes import BandGrid, soft_sphere
+from hpcsort.sort3d.classmaps import ClassMaps
+from hpcsort.sort3d.finish import JUNK_SHARE, Chain, refine_chains, with_junk
+from hpcsort.sort3d.statistics import JUNK_KINDS
+from hpcsort.sort3d.subspace import NUISANCES
 
-_SHAPE = (SIZE,) * 3
-_MASK = soft_sphere(small_grid().distance, 0.38, 0.08)
+# Scores
 
 
-@pytest.mark.parametrize("pad", [1, 2])
-def test_leverage_without_a_mask_is_that_of_the_weights(pad: int) -> None:
-    grid = BandGrid(16, 5, pad)
-    # Padding surrounds the map with zeros, which is a mask by itself.
-    expected = 1.0 if pad == 1 else None
-    found = leverage_ratio(grid, np.ones((16,) * 3, np.float32))
-    if expected is None:
-        assert 0.1 < found < 1.0
-    else:
-        assert found == pytest.approx(1.0, abs=1e-5)
-    assert leverage_ratio(grid, np.full((16,) * 3, 0.25, np.float32)) == pytest.approx(0.25 * found, rel=1e-4)
-
-
-def _point(size: int) -> np.ndarray:
-    mask = np.zeros((size,) * 3, np.float32)
-    mask[size // 2, size // 2, size // 2] = 1.0
-    return mask
-
-
-def test_leverage_of_a_single_voxel() -> None:
-    # All pairs of corners return alike: (sum t)^2 = 1 for each voxel of the box.
-    assert leverage_ratio(small_grid(), _point(SIZE)) == pytest.approx(27 / 8 / SIZE**3, rel=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["whole", "sphere", "corner"])
-def test_leverage_against_masking_one_pixel_at_a_time(kind: str) -> None:
-    """Insert a pixel, mask its map in real space, and read it back where it was."""
-    grid = small_grid()
-    blob = blobs(SIZE, 3, count=1, spread=4.0, width=3.0)
-    mask = {"whole": np.ones(_SHAPE, np.float32), "sphere": _MASK, "corner": (blob / blob.max()).astype(np.float32)}
-    draw = np.random.default_rng(0)
-    returned, squared = [], []
-    one = np.ones((1, 1), np.float32)
-    for rotation in views(250, 1).astype(np.float32)[:, None]:
-        px, py = (np.array([value], np.float32) for value in (draw.integers(2, 5), draw.integers(-4, 5)))
-        if abs(float(px[0] * rotation[0, 0, 0] + py[0] * rotation[0, 1, 0])) < 2:
-            continue  # its Friedel mate is near
-        records = aligned_empty((1, *grid.fourier_shape, 4), np.float32)
-        records[...] = 0
-        insert_sections(one.astype(np.complex64), one, rotation, np.zeros(1, np.int32), one[0], px, py, 1.0, records)
-        squared.append(float((records[0, ..., 2] ** 2).sum()))
-        volume = (records[0, ..., 0] + 1j * records[0, ..., 1]).astype(np.complex64)
-        complete_friedel(volume, hermitian=True)
-        masked = grid.to_fourier(grid.to_real(volume, corrected=False) * mask[kind], corrected=False)
-        returned.append(float(extract_sections(masked, rotation, px, py, 1.0)[0, 0].real))
-    assert len(returned) > 100
-    assert leverage_ratio(grid, mask[kind]) == pytest.approx(np.mean(returned) / np.mean(squared), rel=0.06)
-
-
-def _fixed(scale: float = 1.0) -> np.ndarray:
-    grid = small_grid()
-    spread = scale * np.array([0.05, *[0.3] * 3, *[0.04] * 3])
-    maps = nuisance_maps(grid, blobs(SIZE, 9), _MASK) * spread[:, None, None, None]
-    return grid.to_fourier(maps.astype(np.float32))
-
-
-def _maps(volumes: np.ndarray, fixed: np.ndarray, level: float = 2.0) -> ClassMaps:
-    grid = small_grid()
-    prior = np.full(grid.radius + 2, level)
-    ridge = np.zeros((len(volumes), *grid.fourier_shape), np.float32)
-    return ClassMaps(grid, fixed, volumes, np.ones(len(volumes)), ridge, 0.0, prior, _MASK, _MASK)
-
-
-@cache
-def _differences() -> np.ndarray:
-    """Two opposite differences of structure, real maps inside the mask."""
-    axis = np.arange(SIZE) - SIZE // 2
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    blob = 0.5 * np.exp(-((x - 3) ** 2 + (y + 3) ** 2 + (z - 2) ** 2) / (2 * 1.8**2))
-    return np.stack([blob, -blob]).astype(np.float32)
-
-
-def _store(count: int, strength: float, seed: int = 0, comm: Communicator | None = None) -> ParticleStore:
-    """Particles of two states, first and second half, in shuffled order; see `_state`."""
-    rotations, ctfs = views(count, seed + 3), transfer(count, seed + 4)
-    signal = strength * np.where(_state(count)[:, None] == 0, 1, -1) * exact_sections(_differences()[0], rotations)
-    return make_store(band_data(ctfs * signal + noise(count, seed + 6), ctfs, rotations), comm)
-
-
-def _state(count: int) -> np.ndarray:
-    return np.random.default_rng(11).permutation(count) % 2
-
-
-def test_evidence_is_the_gain_in_likelihood_with_the_nuisances_integrated_out() -> None:
-    grid, fixed = small_grid(), _fixed()
-    maps = _maps(grid.to_fourier(_differences()), fixed)
-    store = _store(6, 1.0)
-    scale = np.array([0.7, 1.6])
-    evidence = weigh_evidence(store, maps)
-    found = evidence.scores(scale)
+def test_joints_are_shares_times_likelihood_with_the_nuisances_integrated_out() -> None:
+    store, scale = opposite_states(6, 1.0), np.array([0.7, 1.6])
+    maps = replace(class_maps(DIFFERENCES), scale=scale)
+    (chain,), (joint,) = refine(store, [Chain(everybody(6), maps, with_junk(np.array([0.2, 0.6])))], 0)
+    assert joint.shape == (6, 2 + JUNK_KINDS)
+    found = joint - np.log(chain.weights)
     shares = np.array([[1.0, 0.0], [0.3, 0.7], [0.0, 1.0], [0.0, 0.0], [0.2, 0.3], [0.5, 0.5]])
-    nuisances = evidence.nuisances(shares, scale)
+    nuisances = finish._look(store, maps, np.arange(6), None).nuisances(shares, scale)
     data = store.data
     for i in range(6):
         rotation = data.rotations[i : i + 1]
+        volumes = [*maps.fixed, *maps.volumes]
         sections = np.stack(
-            [data.ctfs[i] * extract_sections(v, rotation, data.px, data.py, 1.0)[0] for v in [*fixed, *maps.volumes]]
-        )
+            [data.ctfs[i] * extract_sections(v, rotation, data.px, data.py, 1.0)[0] for v in volumes]
+        )  # fmt: skip
         real = np.concatenate([sections.real, sections.imag], axis=1).astype(np.float64)
         image = np.concatenate([data.images[i].real, data.images[i].imag]).astype(np.float64)
         # Noise of variance 1/2 in each real number, nuisances of variance 1.
@@ -153,165 +74,155 @@ def test_evidence_is_the_gain_in_likelihood_with_the_nuisances_integrated_out() 
         np.testing.assert_allclose(nuisances[i], expected, rtol=2e-3, atol=2e-3)
 
 
-def test_maps_from_centres_are_combinations_on_a_wider_band() -> None:
-    narrow, wide = BandGrid(16, 5), BandGrid(20, 8)
-    draw = np.random.default_rng(0)
-    free = draw.normal(size=(3, *narrow.fourier_shape)) + 1j * draw.normal(size=(3, *narrow.fourier_shape))
-    subspace = Subspace(
-        narrow, free[:0].astype(np.complex64), free.astype(np.complex64), np.ones((16,) * 3), np.ones(7)
-    )
-    centres = draw.normal(size=(4, 3))
-    mask = np.ones((20,) * 3, np.float32)
-    maps = maps_from_centres(subspace, centres, wide, free, np.ones(10), mask)
-    assert maps.volumes.shape == (4, *wide.fourier_shape)
-    cut = slice(wide.half - narrow.half, wide.half + narrow.half + 1)
-    np.testing.assert_allclose(
-        maps.volumes[:, cut, cut, : narrow.half + 1], np.tensordot(centres, free, axes=1), rtol=1e-4, atol=1e-4
-    )
-    assert np.count_nonzero(maps.volumes) == 4 * narrow.frequency.size
-    assert maps.leverage == 0.0
+def test_images_without_a_particle_are_junk() -> None:
+    count, empty = 200, np.arange(200) < 20
+    rotations, ctfs = views(count, 1), transfer(count, 2)
+    consensus = ctfs * exact_sections(blobs(SIZE, 9), rotations)
+    images = np.where(empty[:, None], -consensus, 0) + noise(count, 3)
+    store = make_store(band_data(images, ctfs, rotations))
+    _, (joint,) = refine(store, [Chain(everybody(count), class_maps(DIFFERENCES), with_junk(np.ones(2)))])
+    np.testing.assert_array_equal(joint.argmax(axis=1) == 2, empty)
+
+
+@given(st.lists(st.floats(0.001, 100.0), min_size=1, max_size=9))
+def test_junk_has_a_share_of_its_own(shares: list[float]) -> None:
+    weights = with_junk(np.array(shares))
+    assert weights.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(weights[-JUNK_KINDS:], JUNK_SHARE)
+    np.testing.assert_allclose(weights[:-JUNK_KINDS] / weights[0], np.array(shares) / shares[0])
 
 
 @pytest.mark.parametrize("size", [0.5, 1.0, 3.0])
-def test_the_best_scale_is_the_true_amplitude(size: float) -> None:
-    grid = small_grid()
-    maps = _maps(grid.to_fourier(_differences()), _fixed(0.0))
-    store = _store(600, 2.0 * size)
-    maps = replace(maps, volumes=2 * maps.volumes)
-    shares = np.eye(2)[_state(600)]
-    scale = _best_scale(store, weigh_evidence(store, maps), shares)
-    np.testing.assert_allclose(scale, size, rtol=0.12)
+def test_the_scale_is_the_true_amplitude(size: float) -> None:
+    count = 600
+    store, shares = opposite_states(count, 2.0 * size), np.eye(2)[true_state(count)]
+    maps = class_maps(2 * DIFFERENCES, 0.0)
+    chain = Chain(everybody(count), maps, with_junk(np.ones(2)))
+    state = finish._State(chain, np.arange(count), shares, np.zeros((count, NUISANCES)))
+    scaled = finish._rescale(store, state, finish._look(store, maps, np.arange(count), None))
+    np.testing.assert_allclose(scaled.chain.maps.scale, size, rtol=0.12)
 
 
-def _noise_maps(count: int) -> tuple[ParticleStore, ClassMaps, np.ndarray, np.ndarray]:
-    """One class map of pure noise."""
-    store = _store(count, 0.0)
-    maps = _maps(np.zeros((1, *small_grid().fourier_shape), np.complex64), _fixed(0.0), level=0.3)
-    shares, nuisance = np.ones((count, 1)), np.zeros((count, NUISANCES))
-    return store, estimate_classes(store, maps, shares, nuisance), shares, nuisance
+# Start partitions
 
 
-def _mask_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No focus that is itself drawn to where the noise is high."""
-    monkeypatch.setattr(finish, "local_weight", lambda grid, maps, mask: np.ones_like(mask))
-
-
-def test_leaving_a_particle_out_is_making_the_map_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    _mask_alone(monkeypatch)
-    count, probes = 200, 60
-    store, maps, shares, nuisance = _noise_maps(count)
-    naive = weigh_evidence(store, maps).scores(maps.scale)[:probes, 0]
-    corrected = weigh_evidence(store, maps, shares).scores(maps.scale)[:probes, 0]
-    explicit = np.empty(probes)
-    for probe in range(probes):
-        without = shares.copy()
-        without[probe] = 0
-        own = estimate_classes(store, maps, without, nuisance)
-        explicit[probe] = weigh_evidence(store, own).scores(own.scale)[probe, 0]
-    bias = (naive - explicit).mean()
-    assert bias > 0.5
-    assert abs((corrected - explicit).mean()) < 0.1 * bias
-    assert np.corrcoef(corrected, explicit)[0, 1] > 0.9
-
-
-def test_noise_gains_nothing_from_a_map_of_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    _mask_alone(monkeypatch)
-    store, maps, shares, _ = _noise_maps(400)
-    naive = weigh_evidence(store, maps).scores(maps.scale)[:, 0]
-    corrected = weigh_evidence(store, maps, shares).scores(maps.scale)[:, 0]
-    fresh = weigh_evidence(_store(400, 0.0, seed=50), maps).scores(maps.scale)[:, 0]
-    error = corrected.std() / np.sqrt(400)
-    assert naive.mean() > 10 * error
-    assert corrected.mean() < -2 * error
-    # A particle's corrected score is what a particle that the map has not seen would get.
-    assert corrected.mean() == pytest.approx(fresh.mean(), abs=3 * error)
-
-
-def test_the_focus_brings_back_a_part_of_the_bias_only() -> None:
-    store, maps, shares, _ = _noise_maps(400)
-    naive = weigh_evidence(store, maps).scores(maps.scale)[:, 0].mean()
-    corrected = weigh_evidence(store, maps, shares).scores(maps.scale)[:, 0].mean()
-    assert 0 < naive < 0.3
-    assert corrected < 0.6 * naive
-
-
-def test_particles_that_hardly_belong_are_not_corrected() -> None:
-    store = _store(100, 0.5)
-    maps = _maps(np.zeros((2, *small_grid().fourier_shape), np.complex64), _fixed())
-    shares = np.full((100, 2), 0.005)
-    shares[:50, 0] = 1.0
-    made = estimate_classes(store, maps, shares, np.zeros((100, NUISANCES)))
-    change = weigh_evidence(store, made, shares).linear - weigh_evidence(store, made).linear
-    assert (change[:50, 0] != 0).all()
-    np.testing.assert_array_equal(change[50:, 0], 0.0)
-    np.testing.assert_array_equal(change[:, 1], 0.0)
-
-
-def test_class_maps_are_the_true_differences_shrunk() -> None:
-    grid, count = small_grid(), 600
-    store = _store(count, 2.0)
-    maps = _maps(grid.to_fourier(0 * _differences()), _fixed(0.0), level=0.3)
-    made = estimate_classes(store, maps, np.eye(2)[_state(count)], np.zeros((count, NUISANCES)))
-    truth = 2.0 * grid.to_real(grid.to_fourier(_differences(), corrected=False), corrected=False)
-    found = grid.to_real(made.volumes, corrected=False)
-    for one, same in zip(found, truth, strict=True):
+def test_a_start_partition_makes_the_maps_of_its_classes() -> None:
+    count, grid = 600, small_grid()
+    chain = Chain(everybody(count), empty_maps(2, 0.0), with_junk(np.ones(2)), true_state(count))
+    (made,), _ = refine(opposite_states(count, 2.0), [chain], 0)
+    truth = 2.0 * grid.to_real(grid.to_fourier(DIFFERENCES, corrected=False), corrected=False)
+    found = grid.to_real(made.maps.volumes, corrected=False)
+    for one, scale, same in zip(found, made.maps.scale, truth, strict=True):
         assert cosine(one, same) > 0.85
-        assert 0.3 < (one * same).sum() / (same**2).sum() < 1.05
-    assert made.leverage < 1.0
-    assert (made.focus <= _MASK + 1e-6).all()
+        # Shrunk by the prior, and stretched to the size that the particles see.
+        assert 0.2 < (one * same).sum() / (same**2).sum() < 1.05
+        assert scale * (one * same).sum() / (same**2).sum() == pytest.approx(1.0, rel=0.3)
 
 
-def _refined(
-    count: int, comm: Communicator | None = None, pinned: np.ndarray | None = None, floor: float = 0.1
-) -> tuple[ClassMaps, np.ndarray, np.ndarray]:
-    """From maps of a third of the strength and mixed with each other."""
-    grid, store = small_grid(), _store(count, 2.0, comm=comm)
-    start = 0.5 * grid.to_fourier(_differences() + np.array([0.4, 0.0])[:, None, None, None].astype(np.float32) * 0.2)
-    maps = _maps(start, _fixed(0.3), level=0.3)
-    own = None if pinned is None else pinned[store.positions]
-    return refine_classes(store, maps, np.array([0.5, 0.5]), iterations=3, floor=floor, pinned=own)
+def test_particles_outside_a_start_partition_are_no_part_of_its_maps() -> None:
+    count = 300
+    start = np.where(even_half(count), true_state(count), -1)
+    store = opposite_states(count, 2.0)
+    images = np.where(even_half(count)[:, None], store.data.images, -store.data.images)
+    other = store.with_data(store.data.with_images(images))
+    chain = Chain(everybody(count), empty_maps(2), with_junk(np.ones(2)), start)
+    (first,), _ = refine(store, [chain], 0)
+    (second,), _ = refine(other, [chain], 0)
+    assert np.abs(first.maps.volumes).max() > 0
+    assert first.maps.volumes.tobytes() == second.maps.volumes.tobytes()
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.3])
+def test_the_loop_mends_a_start_partition(wrong: float) -> None:
+    count, learns = 500, even_half(500)
+    flipped = np.random.default_rng(5).random(count) < wrong
+    start = np.where(np.random.default_rng(6).random(count) < 0.1, -1, true_state(count) ^ flipped)
+    chain = Chain(learns, empty_maps(2, 0.3), with_junk(np.ones(2)), start)
+    (done,), (joint,) = refine(opposite_states(count, 2.0), [chain])
+    right = joint.argmax(axis=1) == true_state(count)
+    assert right[learns].mean() > 0.93
+    assert right[~learns].mean() > 0.93
+    np.testing.assert_allclose(done.weights[:2], 0.5, atol=0.08)
+
+
+# The loop
+
+
+def _mixed_up() -> ClassMaps:
+    """Maps of half the strength and mixed with each other."""
+    return class_maps(0.5 * DIFFERENCES + np.float32(0.04), 0.3)
 
 
 def test_the_loop_sorts_the_particles() -> None:
-    maps, weights, scores = _refined(500)
-    right = (scores.argmax(axis=1) == _state(500)).mean()
-    assert right > 0.93
-    np.testing.assert_allclose(weights, 0.5, atol=0.05)
-    assert scores.shape == (500, 2)
-    assert (maps.scale >= 0.3).all()
+    count = 500
+    (done,), (joint,) = refine(
+        opposite_states(count, 2.0), [Chain(everybody(count), _mixed_up(), with_junk(np.ones(2)))]
+    )
+    assert (joint.argmax(axis=1) == true_state(count)).mean() > 0.93
+    np.testing.assert_allclose(done.weights[:2], 0.5, atol=0.05)
+    assert (done.maps.scale > 0).all()
 
 
-def test_pinned_particles_stay_and_do_not_count() -> None:
-    state = _state(400)
+def test_known_particles_stay_and_do_not_count() -> None:
+    count, grid = 400, small_grid()
+    state, store = true_state(count), opposite_states(count, 2.0)
+    chain = Chain(everybody(count), _mixed_up(), with_junk(np.ones(2)))
     # All particles of the first state are known already, so that none is left for its class.
-    pinned = np.where(state == 0, 0, -1)
-    maps, weights, _ = _refined(400, pinned=pinned, floor=0.02)
-    assert weights[0] < 0.12
-    assert weights.sum() == pytest.approx(1.0)
-    found = small_grid().to_real(maps.volumes, corrected=False)
-    assert cosine(found[0], _differences()[0]) > 0.7
-    # Pinned to the wrong class they make the wrong map.
-    swapped, _, _ = _refined(400, pinned=1 - state)
-    assert cosine(small_grid().to_real(swapped.volumes, corrected=False)[0], _differences()[0]) < -0.7
+    known = np.where(state == 0, 0, -1)
+    (done,), _ = refine_chains(store, [chain], known, iterations=3, floor=0.02)
+    assert done.weights[0] < 0.12
+    assert done.weights.sum() == pytest.approx(1.0)
+    assert cosine(grid.to_real(done.maps.volumes, corrected=False)[0], DIFFERENCES[0]) > 0.7
+    # Known to be of the wrong class they make the wrong map, from a start partition too.
+    for begun in (chain, replace(chain, start=state)):
+        (swapped,), _ = refine_chains(store, [begun], 1 - state, iterations=3, floor=0.02)
+        assert cosine(grid.to_real(swapped.maps.volumes, corrected=False)[0], DIFFERENCES[0]) < -0.7
 
 
 def test_steps_are_told_and_floors_kept() -> None:
-    store = _store(200, 2.0)
-    maps = _maps(small_grid().to_fourier(np.concatenate([_differences(), _differences()[:1]])), _fixed(), level=0.3)
+    maps = class_maps(np.concatenate([DIFFERENCES, DIFFERENCES[:1]]))
     told: list[str] = []
-    _, weights, _ = refine_classes(
-        store, maps, np.array([0.05, 0.9, 0.05]), iterations=2, floor=0.2, step=told.append
-    )  # fmt: skip
-    assert weights.min() > 0.2 / 1.2
-    assert told == [f"finishing 3 classes, iteration {number} of 2" for number in (1, 2)]
+    chains = [Chain(everybody(200), maps, with_junk(np.array([0.05, 0.9, 0.05])))] * 2
+    done, _ = refine_chains(opposite_states(200, 2.0), chains, nobody(200), iterations=2, floor=0.2, step=told.append)
+    assert done[0].weights[:3].min() > 0.2 / 1.21
+    assert told == [f"finishing 2 chains: iteration {number} of 2" for number in (1, 2)]
 
 
-@pytest.mark.parametrize("ranks", [2, 5])
+def _bits(chain: Chain, joint: np.ndarray) -> tuple[bytes, ...]:
+    maps = chain.maps
+    return tuple(part.tobytes() for part in (maps.volumes, maps.scale, maps.ridge, chain.weights, joint))
+
+
+def _different_chains(count: int) -> list[Chain]:
+    three = class_maps(np.concatenate([DIFFERENCES, 0 * DIFFERENCES[:1]]), 0.5)
+    start = np.where(np.arange(count) % 7 == 0, -1, true_state(count))
+    return [
+        Chain(even_half(count), _mixed_up(), with_junk(np.ones(2))),
+        Chain(~even_half(count), three, with_junk(np.ones(3))),
+        # The last ranks have none of this chain's particles.
+        Chain(np.arange(count) < 120, empty_maps(2), with_junk(np.ones(2)), start),
+    ]
+
+
+@pytest.mark.parametrize("iterations", [0, 2])
+def test_chains_in_lock_step_are_the_chains_alone(iterations: int) -> None:
+    store, chains = opposite_states(300, 2.0), _different_chains(300)
+    together = zip(*refine(store, chains, iterations), strict=True)
+    for chain, (done, joint) in zip(chains, together, strict=True):
+        (alone,), (same,) = refine(store, [chain], iterations)
+        assert _bits(alone, same) == _bits(done, joint)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
 def test_the_loop_has_the_same_bits_on_any_ranks(ranks: int) -> None:
-    def work(comm: Communicator) -> tuple[bytes, ...]:
-        maps, weights, scores = _refined(400, comm)
-        joined = comm.allgather_rows(scores)
-        return maps.volumes.tobytes(), maps.scale.tobytes(), weights.tobytes(), joined.tobytes()
+    known = np.where(np.arange(300) % 10 == 0, true_state(300), -1)
+
+    def work(comm: Communicator) -> list[tuple[bytes, ...]]:
+        done, joints = refine_chains(
+            share_of_states(300, 2.0, 0, comm), _different_chains(300), known, iterations=2, floor=0.02
+        )  # fmt: skip
+        return [_bits(chain, joint) for chain, joint in zip(done, joints, strict=True)]
 
     (alone,) = on_ranks(1, work)
-    assert set(on_ranks(ranks, work)) == {alone}
+    for told in on_ranks(ranks, work):
+        assert told == alone

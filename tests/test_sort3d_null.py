@@ -109,17 +109,18 @@ def test_contrast_and_shift_err_as_asked(problem: Problem, images: Callable[...,
     assert drawn.std() == pytest.approx(0.2, rel=0.1)
     assert np.abs(contrast - drawn[:, None] * signal).max() < 0.05 * np.abs(signal).max()
 
-    voxels = 0.1
-    shifted = images(problem, 0, np.array([0.0, *[voxels] * 3, *[0.0] * 3])) - exact
+    shift_px, box = 0.1, problem.table.box_px
+    assert box is not None
+    shifted = images(problem, 0, np.array([0.0, *[shift_px] * 3, *[0.0] * 3])) - exact
     # For small shifts the phase is linear in frequency.
     for axis in (data.px, data.py):
-        slope = -2j * np.pi / problem.narrow.grid.size * axis * signal
-        other = -2j * np.pi / problem.narrow.grid.size * (data.py if axis is data.px else data.px) * signal
+        slope = -2j * np.pi / box * axis * signal
+        other = -2j * np.pi / box * (data.py if axis is data.px else data.px) * signal
         system = np.array([[(slope.conj() * slope).sum(1), (slope.conj() * other).sum(1)],
                            [(other.conj() * slope).sum(1), (other.conj() * other).sum(1)]]).real  # fmt: skip
         right = np.array([(slope.conj() * shifted).sum(1), (other.conj() * shifted).sum(1)]).real
         found = np.linalg.solve(system.transpose(2, 0, 1), right.T[..., None])[:, 0, 0]
-        assert found.std() == pytest.approx(voxels, rel=0.12)
+        assert found.std() == pytest.approx(shift_px, rel=0.12)
 
 
 def test_rotations_err_as_asked(problem: Problem, images: Callable[..., np.ndarray]) -> None:
@@ -273,7 +274,13 @@ def test_the_null_is_written_and_told(tmp_path: Path) -> None:
     told = "\n".join(null_lines(levels, support))
     assert "2 sets of one state" in told
     assert "--null 19" in told
+    assert "not supported" not in told
+    more = NullLevels(2, np.linspace(0.1, 0.2, 19), np.linspace(0.3, 0.4, 19))
+    told = "\n".join(null_lines(more, supported(more, 1.0, np.array([0.9, 0.1]))))
+    assert "more than one state (p = 0.05)" in told
+    assert "1 of 2 groups are supported" in told
     assert "group 1 is not supported" in told
+    assert "--null" not in told
 
 
 def test_the_finer_volume_is_the_map_s_own(problem: Problem) -> None:

@@ -25,7 +25,11 @@ def _options(**values: Any) -> SortOptions:
         ({"orientation_groups": 0}, "--orientation-groups 0 is too small; give at least 1."),
         ({"nstep": 0}, "--nstep 0 is too small; give at least 1."),
         ({"depth_order": 0}, "--depth-order 0 is too small; give at least 1."),
-        ({"depth_order": 7}, "--depth-order 7 would compare 64 pairs of runs; give 1 to 6."),
+        ({"depth_order": 7}, "--depth-order 7 would run 128 boxes at once; give 1 to 6."),
+        ({"engine": "map"}, "--engine map is unknown; give subspace or maps."),
+        ({"independence": "none"}, "--independence none is unknown; give halves or starts."),
+        ({"map_format": "em"}, "--map-format em is unknown; give mrc or hdf."),
+        ({"null": -1}, "--null -1 is too small; give at least 0."),
         ({"num_core_set": 0}, "--num-core-set 0 is too small; give at least 1."),
         ({"components": 0}, "--components 0 is too small; give at least 1."),
         ({"components": 41}, "--components 41 is above 40, the most the subspace can hold; give 1 to 40."),
@@ -81,6 +85,12 @@ def test_what_does_not_fit_the_box_is_named(values: dict[str, Any], message: str
     with pytest.raises(OptionError) as caught:
         _options(**values).check_box(64)
     assert str(caught.value) == message
+
+
+def test_membership_belongs_to_the_classical_engine() -> None:
+    with pytest.raises(OptionError, match=r"--use-umat .* add --engine maps .*\.$"):
+        _options(use_umat=True)
+    assert _options(use_umat=True, engine="maps").use_umat
 
 
 def test_the_advice_for_the_radius_fits_itself() -> None:

@@ -1,4 +1,4 @@
-"""The program end to end: true groups, consistent files, the same bytes on any ranks."""
+"""The program end to end: true groups and consistent files."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
 import starfile
-from mpi_helpers import find_mpiexec, run_mpi
-from scipy.spatial.transform import Rotation
-from sort3d_runs import BOX, MAIN, PIXEL_A, break_images, edit_table, read_ids, simulate_small, sort_quietly
+from sort3d_runs import BOX, PIXEL_A, read_ids, simulate_small, sort_quietly
 
-from hpcsort.errors import InputError
-from hpcsort.geometry import direction_order, point_group, relion_matrices
-from hpcsort.io import read_map, read_particles, write_map, write_tables
-from hpcsort.parallel import SerialComm, StoryLog
+from hpcsort.geometry import point_group
+from hpcsort.io import read_hdf_map, read_map, read_particles, write_map
+from hpcsort.parallel import SerialComm
 from hpcsort.partitions import matched_accuracy, purities
 from hpcsort.simulation import SimulationResult
-from hpcsort.sort3d import SortOptions, SortResult
+from hpcsort.sort3d import SortResult
 from hpcsort.sort3d.final import reconstruct_groups
-from hpcsort.sort3d.problem import pose_problem, read_table
 from hpcsort.volumes import map_fsc
 
 
@@ -41,7 +38,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> _Case:
     folder = tmp_path_factory.mktemp("two_states")
     # Noisy enough that some particles stay unaccounted.
     made = simulate_small(folder / "data", 500, snr=0.35)
-    result = sort_quietly(made.star, folder / "out", num_core_set=1)
+    result = sort_quietly(made.star, folder / "out", num_core_set=1, depth_order=2, max_groups=3, components=4)
     return _Case(made, pd.read_csv(made.truth).state.to_numpy(), folder / "out", result)
 
 
@@ -74,6 +71,7 @@ def test_the_table_keeps_every_column_and_adds_the_class(case: _Case) -> None:
     given, written = (starfile.read(path) for path in (case.made.star, case.out / "particles.star"))
     assert list(written["particles"].columns) == [
         *given["particles"].columns, "rlnClassNumber", "hpcsortReproducibility", "hpcsortGroupProbability",
+        "hpcsortLikeliestGroup", "hpcsortProbability001", "hpcsortProbability002", "hpcsortJunkProbability",
     ]  # fmt: skip
     pd.testing.assert_frame_equal(
         written["particles"][given["particles"].columns].drop(columns="rlnImageName"),
@@ -81,14 +79,66 @@ def test_the_table_keeps_every_column_and_adds_the_class(case: _Case) -> None:
     )
     pd.testing.assert_frame_equal(written["optics"], given["optics"])
     np.testing.assert_array_equal(written["particles"].rlnClassNumber, case.result.labels + 1)
-    accounted = case.result.labels >= 0
-    assert written["particles"].hpcsortReproducibility[accounted].min() >= 0.75
-    assert written["particles"].hpcsortReproducibility.between(0, 1).all()
-    assert written["particles"].hpcsortGroupProbability.between(0, 1).all()
     # From its new place the table still finds the images.
     table = read_particles(case.out / "particles.star")
     assert table.stack_paths[0].resolve() == case.made.stack.resolve()
     np.testing.assert_array_equal(table.stack_index, np.arange(500))
+
+
+def test_probabilities_say_where_a_particle_belongs(case: _Case) -> None:
+    written, labels = starfile.read(case.out / "particles.star")["particles"], case.result.labels
+    every = written[["hpcsortProbability001", "hpcsortProbability002"]].to_numpy()
+    np.testing.assert_allclose(every, case.result.probability, atol=1e-5)
+    np.testing.assert_allclose(every.sum(axis=1) + written.hpcsortJunkProbability, 1.0, atol=1e-5)
+    np.testing.assert_array_equal(written.hpcsortLikeliestGroup, every.argmax(axis=1) + 1)
+    accounted = labels >= 0
+    own = case.result.probability[accounted, labels[accounted]]
+    np.testing.assert_allclose(written.hpcsortGroupProbability[accounted], own, atol=1e-5)
+    np.testing.assert_array_equal(written.hpcsortGroupProbability[~accounted], 0.0)
+    # Unaccounted particles are those about which less is known.
+    assert case.result.probability[~accounted].max(axis=1).mean() < own.mean()
+    # The likeliest group is the true state as often as it says.
+    state = [np.bincount(case.truth[labels == group]).argmax() for group in (0, 1)]
+    right = np.array(state)[every.argmax(axis=1)] == case.truth
+    assert right.mean() == pytest.approx(every.max(axis=1).mean(), abs=0.05)
+    np.testing.assert_allclose(written.hpcsortReproducibility, case.result.agreeing, atol=1e-5)
+    assert written.hpcsortReproducibility.between(0, 1).all()
+    assert written.hpcsortReproducibility[accounted].mean() > 0.9
+    assert case.result.junk.max() < 0.5
+
+
+def test_generations_tell_of_every_layer_and_box(case: _Case) -> None:
+    first = case.out / "generation_000"
+    assert [len(list((first / f"layer{layer}").glob("nbox*"))) for layer in (0, 1)] == [4, 2]
+    assert not (first / "layer2").exists()
+    for box in first.glob("layer*/nbox*"):
+        halves = [read_ids(box / f"half_{chain:03d}.txt") for chain in (0, 1)]
+        np.testing.assert_array_equal(np.sort(np.concatenate(halves)), np.arange(500))
+        classes, ids = np.loadtxt(box / "partition.txt", dtype=int).T
+        np.testing.assert_array_equal(np.sort(ids), np.arange(500))
+        stable = [read_ids(path) for path in sorted(box.glob("Cluster_*.txt"))]
+        assert [int((classes == group).sum()) for group in range(len(stable))] == [len(part) for part in stable]
+        for part in stable:
+            assert np.bincount(case.truth[part]).max() > 0.9 * len(part)
+        state = json.loads((box / "state.json").read_text())
+        assert state["done"]
+        assert 0.5 < state["adjusted_rand_index"] < 1.0
+    tracker = json.loads((first / "Tracker.json").read_text())
+    assert (tracker["total_stack"], tracker["depth_order"]) == (500, 2)
+    assert tracker["cluster_sizes"] == [group.size for group in case.result.groups if group.generation == 0]
+    assert tracker["unaccounted"] == 500 - sum(tracker["cluster_sizes"])
+    assert len((first / "gen_rep.txt").read_text().splitlines()) == 2
+
+
+def test_groups_of_one_stack_differ_in_nothing_but_structure(case: _Case) -> None:
+    rows = pd.read_csv(case.out / "anova.csv")
+    assert len(rows) > 0
+    text = (case.out / "anova.txt").read_text()
+    for word in ("defocus", "views"):
+        assert word in text
+    run = json.loads((case.out / "run.json").read_text())
+    assert run["warnings"] == []
+    assert "Warning" not in (case.out / "log.txt").read_text()
 
 
 def test_maps_are_made_of_exactly_the_listed_particles(case: _Case) -> None:
@@ -138,20 +188,33 @@ def test_the_run_and_the_log_tell_what_happened(case: _Case) -> None:
 
 
 def test_junk_is_no_part_of_the_groups(tmp_path: Path) -> None:
-    made = simulate_small(tmp_path / "data", 500, junk=0.12)
+    made = simulate_small(tmp_path / "data", 400, junk=0.12)
     truth = pd.read_csv(made.truth).state.to_numpy()
-    result = sort_quietly(made.star, tmp_path / "out", depth_order=1)
+    result = sort_quietly(made.star, tmp_path / "out", max_groups=3, components=3)
     # Junk may be a group of its own, but not part of another.
     assert purities(truth + 1, result.labels).min() > 0.95
     found = {int(np.bincount(truth[result.labels == group] + 1).argmax()) - 1 for group in range(len(result.groups))}
     assert {0, 1} <= found
 
 
+def test_a_mixed_group_is_looked_into(tmp_path: Path) -> None:
+    # Two classes at most, so that one of them holds two of the three states.
+    made = simulate_small(tmp_path / "data", 450, states=3, snr=1.0)
+    result = sort_quietly(made.star, tmp_path / "out")
+    assert len(result.groups) == 3
+    assert purities(pd.read_csv(made.truth).state, result.labels).min() > 0.95
+    assert re.search(r"group \d is mixed; it splits into [23]", (tmp_path / "out" / "log.txt").read_text())
+
+
 def test_one_state_is_one_group(tmp_path: Path) -> None:
     made = simulate_small(tmp_path / "data", 300, states=1)
-    result = sort_quietly(made.star, tmp_path / "out")
+    result = sort_quietly(made.star, tmp_path / "out", null=1)
     assert len(result.groups) == 1
     np.testing.assert_array_equal(result.labels, 0)
+    # No set of one state beside it says otherwise.
+    null = json.loads((tmp_path / "out" / "run.json").read_text())["null"]
+    assert (null["sets"], null["supported_groups"]) == (1, 0)
+    assert len(pd.read_csv(tmp_path / "out" / "null.csv")) == 2
     assert "One group: held-out likelihood prefers a single structure for all 300" in (
         (tmp_path / "out" / "log.txt").read_text()
     )
@@ -159,12 +222,35 @@ def test_one_state_is_one_group(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "volume_core.mrc").exists()
 
 
+def test_noise_is_one_group_of_unknown_resolution(tmp_path: Path) -> None:
+    made = simulate_small(tmp_path / "data", 200, states=1)
+    with mrcfile.open(made.stack, "r+") as stack:
+        stack.data[:] = np.random.default_rng(0).normal(size=stack.data.shape)
+    result = sort_quietly(made.star, tmp_path / "out")
+    assert len(result.groups) <= 1
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [group["resolution_A"] for group in run["groups"]] == [None] * len(result.groups)
+
+
+def test_images_without_a_particle_are_no_part_of_one_group(tmp_path: Path) -> None:
+    made = simulate_small(tmp_path / "data", 300, states=1)
+    blank = np.arange(300) % 5 == 0
+    with mrcfile.open(made.stack, "r+") as stack:
+        stack.data[blank] = np.random.default_rng(0).normal(size=stack.data[blank].shape) * stack.data.std()
+    result = sort_quietly(made.star, tmp_path / "out")
+    assert len(result.groups) == 1
+    assert (result.labels[blank] == -1).mean() > 0.95
+    assert (result.labels[~blank] == 0).mean() > 0.95
+    np.testing.assert_array_equal(result.junk > 0.5, result.labels == -1)
+    assert "images show no particle" in (tmp_path / "out" / "log.txt").read_text()
+
+
 def test_other_options_sort_as_well(tmp_path: Path, case: _Case) -> None:
     mask = np.ones((BOX,) * 3, np.float32)
     write_map(tmp_path / "mask.mrc", mask, PIXEL_A)
     result = sort_quietly(
         case.made.star, tmp_path / "out", img_per_grp=200, freeze_groups=False, nstep=2, nxinit=16, radius=9,
-        mask3D=tmp_path / "mask.mrc", include_unaccounted=False, depth_order=1, orientation_groups=4, num_core_set=499,
+        mask3D=tmp_path / "mask.mrc", include_unaccounted=False, orientation_groups=4, num_core_set=499,
     )  # fmt: skip
     assert len(result.groups) == 2
     assert purities(case.truth, result.labels).min() >= 0.9
@@ -173,6 +259,29 @@ def test_other_options_sort_as_well(tmp_path: Path, case: _Case) -> None:
     assert not (tmp_path / "out" / "volume_core.mrc").exists()
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert str(tmp_path / "mask.mrc") in run["inputs"]
+
+
+@pytest.mark.parametrize("options", [{"independence": "starts"}, {"engine": "maps"}])
+def test_other_ways_to_sort_find_the_states(options: dict[str, str], tmp_path: Path, case: _Case) -> None:
+    result = sort_quietly(case.made.star, tmp_path / "out", **options)
+    assert len(result.groups) == 2
+    assert purities(case.truth, result.labels).min() >= 0.9
+    assert matched_accuracy(case.truth, result.labels) >= 0.75
+    halves = [read_ids(path) for path in sorted((tmp_path / "out").glob("generation_000/layer0/nbox0/half_*.txt"))]
+    assert [len(half) for half in halves] == ([500, 500] if "independence" in options else [250, 250])
+
+
+def test_maps_are_written_as_eman_s_hdf_on_request(tmp_path: Path) -> None:
+    made = simulate_small(tmp_path / "data", 150, states=1)
+    for map_format in ("mrc", "hdf"):
+        sort_quietly(made.star, tmp_path / map_format, map_format=map_format)
+    assert not list((tmp_path / "hdf").glob("*.mrc"))
+    assert not list((tmp_path / "mrc").glob("*.hdf"))
+    for stem in ("vol_cluster000", "vol_cluster000_half1", "vol_cluster000_half2"):
+        same, voxel = read_map(tmp_path / "mrc" / f"{stem}.mrc")
+        written, given = read_hdf_map(tmp_path / "hdf" / f"{stem}.hdf")
+        np.testing.assert_array_equal(written, same)
+        assert given == pytest.approx(voxel, rel=1e-5)
 
 
 def test_a_symmetric_particle(tmp_path: Path) -> None:
@@ -194,109 +303,3 @@ def test_a_symmetric_particle(tmp_path: Path) -> None:
     # The centre of an even box is a voxel, so that plane 0 has no partner.
     core = found[:, 1:, 1:]
     np.testing.assert_allclose(np.rot90(core, axes=(1, 2)), core, atol=0.01 * found.max())
-
-
-# Ranks
-
-
-def _digests(out: Path) -> dict[str, str]:
-    """SHA-256 of everything that may not depend on the ranks."""
-    patterns = ("**/*.txt", "*.mrc", "particles.star")
-    found = {path for pattern in patterns for path in out.glob(pattern)} - {out / "log.txt"}
-    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(found)}
-
-
-def _command(star: Path, out: Path) -> tuple[str, ...]:
-    files = ("--instack", str(star), "--output-dir", str(out))
-    return "-c", MAIN, "sort3d", *files, "--max-groups", "2", "--components", "2", "--depth-order", "1"
-
-
-@pytest.mark.mpi
-@pytest.mark.slow
-def test_files_do_not_depend_on_the_ranks(tmp_path: Path) -> None:
-    find_mpiexec()
-    # 300 particles are three chunks, so that the last of four ranks has none.
-    made = simulate_small(tmp_path / "data", 300)
-    sort_quietly(made.star, tmp_path / "out0", max_groups=2, components=2, depth_order=1)
-    expected = _digests(tmp_path / "out0")
-    assert {"Cluster_000.txt", "Core_set.txt", "particles.star", "vol_cluster001_half1.mrc"} <= set(expected)
-    for ranks in (1, 2, 3, 4):
-        done = run_mpi(ranks, *_command(made.star, tmp_path / f"out{ranks}"))
-        assert done.returncode == 0, done.stderr
-        assert _digests(tmp_path / f"out{ranks}") == expected
-        run = json.loads((tmp_path / f"out{ranks}" / "run.json").read_text())
-        assert run["ranks"] == ranks
-        assert f", {ranks} rank" in done.stdout
-
-
-def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
-    made = simulate_small(tmp_path / "data", 200)
-    first = sort_quietly(made.star, tmp_path / "first", depth_order=1)
-    order = np.random.default_rng(0).permutation(200)
-    tables = starfile.read(made.star)
-    tables["particles"] = tables["particles"].iloc[order].reset_index(drop=True)
-    shuffled = made.star.with_name("shuffled.star")
-    write_tables(shuffled, tables)
-    second = sort_quietly(shuffled, tmp_path / "second", depth_order=1)
-    np.testing.assert_array_equal(second.labels, first.labels[order])
-    np.testing.assert_array_equal(second.agreeing, first.agreeing[order])
-    np.testing.assert_allclose(second.probability, first.probability[order])
-
-
-def test_the_seed_decides_and_nothing_else(tmp_path: Path, case: _Case) -> None:
-    again = sort_quietly(case.made.star, tmp_path / "again", num_core_set=1)
-    np.testing.assert_array_equal(again.labels, case.result.labels)
-    # The table names its images from where it lies, which is elsewhere.
-    digests = [_digests(out) | {"particles.star": ""} for out in (tmp_path / "again", case.out)]
-    assert digests[0] == digests[1]
-    other = sort_quietly(case.made.star, tmp_path / "other", seed=9, depth_order=1)
-    assert (other.probability != case.result.probability).any()
-    assert purities(case.truth, other.labels).min() >= 0.9
-
-
-@pytest.mark.mpi
-def test_an_image_that_only_the_last_rank_reads_ends_all_ranks(tmp_path: Path) -> None:
-    find_mpiexec()
-    made = simulate_small(tmp_path / "data", 300)
-    table = read_particles(made.star)
-    names = np.array([f"particles.mrcs@{index:09d}" for index in table.stack_index])
-    last = int(direction_order(relion_matrices(table.angles_deg), names)[-1])
-    break_images(made, nan=[last])
-    done = run_mpi(3, *_command(made.star, tmp_path / "out"), timeout_s=60)
-    assert done.returncode == InputError.exit_code
-    lines = [line for line in done.stderr.splitlines() if line.startswith("hpcsort")]
-    assert len(lines) == 1, done.stderr
-    assert f"STAR row {last + 1}" in lines[0]
-    assert "Traceback" not in done.stderr
-
-
-# What the sort starts from
-
-
-def test_the_problem_is_posed_in_the_order_of_views(tmp_path: Path) -> None:
-    made = simulate_small(tmp_path / "data", 300, noise="coloured")
-    options, comm = SortOptions(instack=made.star, output_dir=tmp_path, quiet=True), SerialComm()
-    table, mask = read_table(options, comm)
-    problem = pose_problem(options, table, mask, comm, StoryLog(None, comm, True))
-    assert mask is None
-    assert sorted(problem.rows.tolist()) == list(range(300))
-    np.testing.assert_array_equal(problem.half, table.random_subset[problem.rows] - 1)
-    assert problem.narrow.grid.radius <= problem.wide.grid.radius <= BOX // 2 - 1
-    views = Rotation.from_matrix(relion_matrices(table.angles_deg[problem.rows]))
-    steps = (views[1:] * views[:-1].inv()).magnitude()
-    axis = views.inv().apply([0, 0, 1])
-    # Neighbours look along nearly the same axis, far nearer than particles do by chance.
-    assert np.abs((axis[1:] * axis[:-1]).sum(axis=1)).mean() > 0.9
-    assert steps.size == 299
-    # Residuals are whitened: what is left after the consensus is noise of variance one, state differences apart.
-    power = (np.abs(problem.wide.store.data.images) ** 2).mean()
-    assert 0.8 < power < 1.3
-    assert problem.orientation.shape == (300,)
-
-
-def test_half_sets_are_drawn_where_the_table_has_none(tmp_path: Path) -> None:
-    made = simulate_small(tmp_path / "data", 100)
-    edit_table(made, rlnRandomSubset=None)
-    options, comm = SortOptions(instack=made.star, output_dir=tmp_path, quiet=True), SerialComm()
-    problem = pose_problem(options, *read_table(options, comm), comm, StoryLog(None, comm, True))
-    assert np.bincount(problem.half).tolist() == [50, 50]

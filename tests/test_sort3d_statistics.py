@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.polynomial.hermite_e import hermegauss
+from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
-from sort3d_cases import band_data, blobs, exact_sections, make_store, noise, on_ranks, small_grid, transfer, views
+from sort3d_cases import (
+    SIZE,
+    band_data,
+    blobs,
+    exact_sections,
+    make_store,
+    noise,
+    on_ranks,
+    small_band,
+    small_grid,
+    transfer,
+    views,
+)
 
 from hpcsort.kernels import extract_sections
 from hpcsort.parallel import Communicator
-from hpcsort.sort3d.statistics import Statistics, particle_statistics, reduced_moments
-from hpcsort.sort3d.subspace import NUISANCES, Subspace, unpack_lower
+from hpcsort.sort3d import statistics as module
+from hpcsort.sort3d.statistics import JUNK_KINDS, Statistics, junk_scores, particle_statistics, reduced_moments
+from hpcsort.sort3d.subspace import NUISANCES, Subspace
 
 
 def _real(values: np.ndarray) -> np.ndarray:
@@ -26,7 +41,7 @@ def test_reduced_moments_are_the_marginal_likelihood(nuisances: int, components:
     images = draw.normal(size=(count, pixels)) + 1j * draw.normal(size=(count, pixels))
     linear = np.einsum("npa,np->na", predicted.conj(), images).real
     gram = np.einsum("npa,npb->nab", predicted.conj(), predicted).real
-    statistics = Statistics(*reduced_moments(linear, gram, nuisances))
+    statistics = Statistics(*reduced_moments(linear, gram, nuisances), _no_junk(count))
     points = draw.normal(size=(5, components))
     found = statistics.scores(points)
     for i in range(count):
@@ -40,7 +55,7 @@ def test_reduced_moments_are_the_marginal_likelihood(nuisances: int, components:
 def test_rows_latents_and_scores_belong_together() -> None:
     draw = np.random.default_rng(0)
     root = draw.normal(size=(7, 3, 3))
-    statistics = Statistics(draw.normal(size=(7, 3)), root @ root.transpose(0, 2, 1))
+    statistics = Statistics(draw.normal(size=(7, 3)), root @ root.transpose(0, 2, 1), draw.normal(size=(7, 2)))
     latents = statistics.latents()
 
     def posterior(points: np.ndarray) -> np.ndarray:
@@ -52,13 +67,82 @@ def test_rows_latents_and_scores_belong_together() -> None:
     for _ in range(20):
         assert (posterior(latents + 0.1 * draw.normal(size=(7, 3))) < best).all()
     assert len(statistics) == 7
+    np.testing.assert_array_equal(statistics.rows(np.array([4, 2])).junk, statistics.junk[[4, 2]])
     np.testing.assert_array_equal(statistics.scores(np.zeros((2, 3))), 0.0)
 
 
-def test_unpacked_triangles_are_symmetric() -> None:
-    packed = np.arange(12.0).reshape(2, 6)
-    np.testing.assert_array_equal(unpack_lower(packed, 3)[0], [[0, 1, 3], [1, 2, 4], [3, 4, 5]])
-    np.testing.assert_array_equal(unpack_lower(packed, 3)[1], [[6, 7, 9], [7, 8, 10], [9, 10, 11]])
+def _no_junk(count: int) -> np.ndarray:
+    return np.zeros((count, JUNK_KINDS))
+
+
+@pytest.mark.parametrize("components", [1, 2, 3])
+def test_component_gains_are_gaussian_integrals(components: int) -> None:
+    draw = np.random.default_rng(components)
+    root = 0.6 * draw.normal(size=(4, components, components))
+    statistics = Statistics(1.5 * draw.normal(size=(4, components)), root @ root.transpose(0, 2, 1), _no_junk(4))
+    gains = statistics.component_gains()
+    nodes, weights = hermegauss(60)
+    for leading in range(components + 1):
+        # Quadrature on a lattice of all latents.
+        axes = np.meshgrid(*[nodes] * leading, indexing="ij") if leading else []
+        points = np.stack([axis.ravel() for axis in axes], axis=1) if leading else np.zeros((1, 0))
+        shares = np.log(weights / weights.sum())
+        log_share = sum((np.meshgrid(*[shares] * leading, indexing="ij") if leading else [np.zeros(1)]), np.zeros(1))
+        direct = logsumexp(statistics.leading(leading).scores(points) + np.ravel(log_share), axis=1)
+        np.testing.assert_allclose(gains[:, leading], direct, rtol=1e-6, atol=1e-8)
+
+
+def test_leading_statistics_are_those_of_the_leading_maps() -> None:
+    subspace, rotations, ctfs, images, _ = _case(20)
+    store = make_store(band_data(images, ctfs, rotations))
+    whole, short = particle_statistics(store, [subspace, subspace.leading(2)])
+    np.testing.assert_allclose(whole.leading(2).linear, short.linear, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(whole.leading(2).precision, short.precision, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(whole.component_gains()[:, :3], short.component_gains(), rtol=1e-4, atol=1e-4)
+
+
+# Junk
+
+
+@pytest.mark.parametrize(("components", "contrast"), [(0, 0.05), (1, 0.2), (3, 1.0)])
+def test_junk_scores_are_marginal_likelihoods_of_pixels(components: int, contrast: float) -> None:
+    draw = np.random.default_rng(components)
+    count, pixels, total = 5, 11, NUISANCES + components
+    predicted = 0.3 * (draw.normal(size=(count, pixels, total)) + 1j * draw.normal(size=(count, pixels, total)))
+    # The contrast's map is the consensus times its standard deviation.
+    consensus = predicted[:, :, 0] / contrast
+    images = consensus * np.array([1, 1, 0, 0, 0.5])[:, None] + noise(count, 1)[:, :pixels]
+    residual = images - consensus
+    linear = np.einsum("npa,np->na", predicted.conj(), residual).real
+    gram = np.einsum("npa,npb->nab", predicted.conj(), predicted).real
+    found = junk_scores(linear, gram, contrast)
+    for i in range(count):
+        basis = _real(predicted[i].T).T
+        white = 0.5 * np.eye(2 * pixels)
+        good = white + basis[:, :NUISANCES] @ basis[:, :NUISANCES].T
+        broad = white + module._BREADTH**2 * basis @ basis.T
+        particle = multivariate_normal(_real(consensus[i]), good).logpdf(_real(images[i]))
+        empty = multivariate_normal(0 * _real(consensus[i]), white).logpdf(_real(images[i]))
+        far = multivariate_normal(_real(consensus[i]), broad).logpdf(_real(images[i]))
+        np.testing.assert_allclose(found[i], [empty - particle, far - particle], rtol=1e-7, atol=1e-7)
+
+
+def test_junk_is_told_from_particles() -> None:
+    count = 90
+    volume = 2.0 * blobs(SIZE, 9)
+    rotations, ctfs = views(count, 1), transfer(count, 2)
+    sections = ctfs * exact_sections(volume, rotations)
+    kind = np.arange(count) % 3
+    # Particles, empty images, and something of the same strength that is not the particle.
+    other = ctfs * exact_sections(2.0 * blobs(SIZE, 77), views(count, 5))
+    images = np.select([kind[:, None] == 0, kind[:, None] == 1], [sections, 0 * sections], other) + noise(count, 3)
+    band = small_band(make_store(band_data(images - sections, ctfs, rotations)), volume)
+    (statistics,) = particle_statistics(band.store, [band.start()])
+    assert statistics.junk.shape == (count, JUNK_KINDS)
+    assert (statistics.junk[kind == 0] < 0).all()
+    assert (statistics.junk[kind == 1].argmax(axis=1) == 0).mean() > 0.9
+    assert (statistics.junk[kind == 1].max(axis=1) > 0).all()
+    assert (statistics.junk[kind == 2, 1] > 0).mean() > 0.9
 
 
 def _case(count: int) -> tuple[Subspace, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -78,7 +162,7 @@ def test_scores_are_differences_of_squared_distances() -> None:
     bare = Subspace(subspace.grid, 0 * subspace.fixed, subspace.free, subspace.focus, subspace.spread)
     data = band_data(images, ctfs, rotations)
     points = np.array([[0.5, -0.2, 0.1], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [-0.3, 0.4, 0.0]])
-    found = particle_statistics(make_store(data), bare).scores(points)
+    found = particle_statistics(make_store(data), [bare])[0].scores(points)
     # With the same trilinear sections all digits agree, with exact ones all that matter.
     for sections, tolerance in (
         ([extract_sections(v, data.rotations, data.px, data.py, 1.0) for v in subspace.free], 2e-4),
@@ -89,17 +173,20 @@ def test_scores_are_differences_of_squared_distances() -> None:
         assert np.abs(found - direct).max() < tolerance * np.abs(direct).max()
 
 
-def test_statistics_of_all_particles_reach_every_rank_with_the_same_bits() -> None:
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_statistics_of_all_particles_reach_every_rank_with_the_same_bits(ranks: int) -> None:
     subspace, rotations, ctfs, images, _ = _case(300)
 
-    def work(comm: Communicator) -> tuple[bytes, bytes]:
-        statistics = particle_statistics(make_store(band_data(images, ctfs, rotations), comm), subspace)
-        assert len(statistics) == 300
-        return statistics.linear.tobytes(), statistics.precision.tobytes()
+    def work(comm: Communicator) -> list[bytes]:
+        found = particle_statistics(
+            make_store(band_data(images, ctfs, rotations), comm), [subspace, subspace.leading(1)]
+        )
+        assert [len(statistics) for statistics in found] == [300, 300]
+        return [part.tobytes() for one in found for part in (one.linear, one.precision, one.junk)]
 
     (alone,) = on_ranks(1, work)
-    for ranks in (2, 4):
-        assert set(on_ranks(ranks, work)) == {alone}
+    for told in on_ranks(ranks, work):
+        assert told == alone
     precision = np.frombuffer(alone[1]).reshape(300, 3, 3)
     np.testing.assert_array_equal(precision, precision.transpose(0, 2, 1))
     assert np.linalg.eigvalsh(precision).min() > 0
@@ -109,6 +196,7 @@ def test_nuisances_lower_what_the_particles_tell() -> None:
     subspace, rotations, ctfs, images, _ = _case(20)
     store = make_store(band_data(images, ctfs, rotations))
     bare = Subspace(subspace.grid, 0 * subspace.fixed, subspace.free, subspace.focus, subspace.spread)
-    lost = particle_statistics(store, bare).precision - particle_statistics(store, subspace).precision
+    without, along = particle_statistics(store, [bare, subspace])
+    lost = without.precision - along.precision
     assert np.linalg.eigvalsh(lost).min() > -1e-3
     assert np.trace(lost.mean(axis=0)) > 1.0

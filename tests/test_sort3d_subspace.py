@@ -1,32 +1,34 @@
-"""The subspace finds true differences, and its nuisance maps are what errors of pose and contrast do to a map."""
+"""Nuisance maps are what errors of pose and contrast do to a map; local weights find where maps differ."""
 
 from __future__ import annotations
-
-from functools import cache
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from sort3d_cases import (
+    DIFFERENCE,
     SIZE,
-    band_data,
     cosine,
     exact_sections,
     make_store,
-    noise,
-    on_ranks,
+    small_band,
     small_grid,
-    transfer,
+    two_states,
     views,
 )
 
 from hpcsort.images import half_plane
-from hpcsort.kernels import extract_sections
-from hpcsort.parallel import Communicator
-from hpcsort.sort3d.mixture import best_mixtures, held_out
-from hpcsort.sort3d.statistics import particle_statistics
-from hpcsort.sort3d.subspace import NUISANCES, Subspace, learn_subspace, local_weight, nuisance_maps
-from hpcsort.volumes import BandGrid, soft_sphere
+from hpcsort.kernels import extract_sections, interleave
+from hpcsort.sort3d.subspace import (
+    NUISANCES,
+    Subspace,
+    local_weight,
+    moments,
+    nuisance_maps,
+    second_order_map,
+    unpack_lower,
+)
+from hpcsort.volumes import soft_sphere
 
 _CENTRES = np.random.default_rng(7).uniform(-4.5, 4.5, (9, 3))
 _HEIGHTS = np.random.default_rng(8).uniform(0.5, 1.5, 9)
@@ -94,110 +96,25 @@ def test_errors_of_pose_and_contrast_lie_in_the_span_of_the_nuisances() -> None:
         assert fit[0] == pytest.approx(0.01, abs=0.002)
 
 
-@cache
-def _difference() -> np.ndarray:
-    """What the second state has and the first lacks."""
-    axis = np.arange(SIZE) - SIZE // 2
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    return np.asarray(1.2 * np.exp(-((x - 4) ** 2 + (y + 3) ** 2 + (z - 2) ** 2) / (2 * 1.8**2)), np.float32)
-
-
-def _start(grid: BandGrid) -> Subspace:
-    mask = soft_sphere(grid.distance, 0.4, 0.06)
-    spread = np.array([0.05, *[0.3] * 3, *[0.04] * 3])
-    maps = nuisance_maps(grid, _phantom().astype(np.float32), mask) * spread[:, None, None, None]
-    fixed = grid.to_fourier(maps.astype(np.float32))
-    empty = np.zeros((0, *grid.fourier_shape), np.complex64)
-    return Subspace(grid, fixed, empty, mask, spread)
-
-
-def _prior(grid: BandGrid) -> np.ndarray:
-    power = grid.shell_mean(np.abs(grid.to_fourier(_phantom().astype(np.float32))) ** 2)
-    power[0], power[-1] = power[1], power[-2]
-    return np.asarray(0.05 * np.maximum(power, 1e-6))
-
-
-@cache
-def _residuals(count: int, strength: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Residuals from the mean of two states, with CTFs, views and states."""
-    rotations, ctfs = views(count, 3), transfer(count, 4)
-    state = np.random.default_rng(5).permutation(count) % 2
-    signal = (state - 0.5)[:, None] * strength * exact_sections(_difference(), rotations)
-    return ctfs * signal + noise(count, 6), ctfs, rotations, state
-
-
-def _learn(count: int, strength: float, comm: Communicator | None = None, chosen: slice = slice(None)) -> Subspace:
-    images, ctfs, rotations, _ = _residuals(count, strength)
-    store = make_store(band_data(images[chosen], ctfs[chosen], rotations[chosen]), comm)
+def test_the_second_order_is_what_small_errors_do_on_average() -> None:
     grid = small_grid()
-    return learn_subspace(store, _start(grid), 3, _prior(grid), seed=1, run="test", iterations=8)
-
-
-def test_the_learned_map_is_the_true_difference() -> None:
-    subspace = _learn(700, 1.5)
-    grid = subspace.grid
-    assert subspace.free.shape == (3, *grid.fourier_shape)
-    truth = grid.to_real(grid.to_fourier(_difference(), corrected=False), corrected=False)
-    found = grid.to_real(subspace.free, corrected=False)
-    agreement = [abs(cosine(one, truth)) for one in found]
-    assert agreement[0] > 0.85
-    assert agreement[0] == max(agreement)
-    # The states lie at plus and minus one half, and latents have unit variance.
-    assert np.sqrt((found[0] ** 2).sum() / (truth**2).sum()) == pytest.approx(0.5 * 1.5, rel=0.35)
-    power = (np.abs(subspace.free) ** 2 * grid.multiplicity).sum(axis=(1, 2, 3))
-    assert (np.diff(power) < 0).all()
-    inside = subspace.focus[SIZE // 2 + 2, SIZE // 2 - 3, SIZE // 2 + 4]
-    assert inside > 2 * np.median(subspace.focus[_start(grid).focus > 0.5])
-
-
-def test_latents_tell_the_states_apart() -> None:
-    images, ctfs, rotations, state = _residuals(700, 1.5)
-    # Learned from one half, asked about the other.
-    subspace = _learn(700, 1.5, chosen=slice(0, None, 2))
-    other = slice(1, None, 2)
-    store = make_store(band_data(images[other], ctfs[other], rotations[other]))
-    latents = particle_statistics(store, subspace).latents()[:, 0]
-    right = ((latents > 0) == (state[other] == 1)).mean()
-    assert max(right, 1 - right) > 0.9
-
-
-@pytest.mark.parametrize(("strength", "best"), [(0.0, 1), (1.5, 2)])
-def test_held_out_likelihood_knows_the_number_of_states(strength: float, best: int) -> None:
-    images, ctfs, rotations, _ = _residuals(700, strength)
-    subspace = _learn(700, strength, chosen=slice(0, None, 2))
-    store = make_store(band_data(images, ctfs, rotations))
-    statistics = particle_statistics(store, subspace)
-    own, other = (statistics.rows(np.arange(first, 700, 2)) for first in (0, 1))
-    (mixtures,) = best_mixtures(
-        store.comm, [own], [1, 2, 3], seed=0, key="test", starts=3, floors=(0.3, 0.05)
-    )  # fmt: skip
-    held = {number: held_out(mixture, other).mean() for number, mixture in mixtures.items()}
-    assert held[best] > max(held[number] for number in held if number < best) if best > 1 else held[1] > held[2]
-    assert held[best] > held[3] - (0.02 if strength else 0.0)
-
-
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_the_subspace_has_the_same_bits_on_any_ranks(ranks: int) -> None:
-    def work(comm: Communicator) -> tuple[bytes, bytes]:
-        subspace = _learn(300, 1.5, comm)
-        return subspace.free.tobytes(), subspace.focus.tobytes()
-
-    (alone,) = on_ranks(1, work)
-    assert set(on_ranks(ranks, work)) == {alone}
-
-
-def test_the_run_keys_the_start_and_steps_are_told() -> None:
-    images, ctfs, rotations, _ = _residuals(300, 1.5)
-    store, grid = make_store(band_data(images, ctfs, rotations)), small_grid()
-    told: list[str] = []
-    learned = [
-        learn_subspace(store, _start(grid), 2, _prior(grid), seed=1, run=run, iterations=2, step=told.append).free
-        for run in ("a", "a", "b")
-    ]
-    assert learned[0].tobytes() == learned[1].tobytes()
-    assert learned[0].tobytes() != learned[2].tobytes()
-    assert told[:2] == ["a: subspace iteration 1 of 2", "a: subspace iteration 2 of 2"]
-    assert len(told) == 6
+    # Large beside the map's own detail would not be second order, and small is lost in rounding.
+    spread = np.array([0.1, *[0.25] * 3, *[0.06] * 3])
+    volume = _phantom().astype(np.float32)
+    fixed = grid.to_fourier(nuisance_maps(grid, volume, _ONES) * spread[:, None, None, None].astype(np.float32))
+    found = grid.to_real(second_order_map(grid, fixed, _ONES, spread), corrected=False)
+    change = np.zeros_like(volume, np.float64)
+    for axis in range(3):
+        for sign in (1, -1):
+            unit = sign * np.eye(3)[axis]
+            change += 0.5 * (_phantom(shift=tuple(spread[1] * unit)) - _phantom())
+            change += 0.5 * (_phantom(Rotation.from_rotvec(spread[4] * unit).as_matrix()) - _phantom())
+    same = grid.to_real(grid.to_fourier(change.astype(np.float32)), corrected=False)
+    assert cosine(found, same) > 0.97
+    assert np.abs(found).max() == pytest.approx(np.abs(same).max(), rel=0.25)
+    # Contrast errs about its mean, which does nothing.
+    still = second_order_map(grid, fixed, _ONES, np.where(np.arange(NUISANCES) == 0, spread, 0.0))
+    assert np.abs(still).max() == 0
 
 
 def test_local_weights_find_where_maps_differ() -> None:
@@ -208,8 +125,44 @@ def test_local_weights_find_where_maps_differ() -> None:
     flat = local_weight(grid, maps, mask)
     assert flat.min() >= 0
     assert flat[mask > 0.5].mean() < 0.35
-    maps[1] += _difference()
+    maps[1] += DIFFERENCE
     focus = local_weight(grid, maps, mask)
     assert focus.max() <= 1
-    assert focus[_difference() > 0.6].min() > 0.9
-    assert focus[(mask > 0.5) & (_difference() < 0.01)].mean() < 0.35
+    assert focus[DIFFERENCE > 0.6].min() > 0.9
+    assert focus[(mask > 0.5) & (DIFFERENCE < 0.01)].mean() < 0.35
+
+
+def test_unpacked_triangles_are_symmetric() -> None:
+    packed = np.arange(12.0).reshape(2, 6)
+    np.testing.assert_array_equal(unpack_lower(packed, 3)[0], [[0, 1, 3], [1, 2, 4], [3, 4, 5]])
+    np.testing.assert_array_equal(unpack_lower(packed, 3)[1], [[6, 7, 9], [7, 8, 10], [9, 10, 11]])
+
+
+def test_moments_are_sums_over_pixels() -> None:
+    data, _ = two_states(7, 1.0)
+    store, grid = make_store(data), small_grid()
+    maps = grid.to_fourier(nuisance_maps(grid, _phantom().astype(np.float32), _ONES)[:3])
+    chosen = np.array([1, 2, 6])
+    linear, packed = moments(store, interleave(maps), 3, 1, chosen)
+    gram = unpack_lower(packed, 3)
+    for row, i in enumerate(chosen):
+        turned = data.rotations[i : i + 1]
+        seen = [data.ctfs[i] * extract_sections(v, turned, data.px, data.py, 1.0)[0] for v in maps]
+        for a in range(3):
+            assert linear[row, a] == pytest.approx((seen[a].conj() * data.images[i]).sum().real, rel=1e-4, abs=1e-3)
+            for b in range(3):
+                assert gram[row, a, b] == pytest.approx((seen[a].conj() * seen[b]).sum().real, rel=1e-4, abs=1e-3)
+
+
+def test_a_subspace_is_cut_at_its_leading_maps() -> None:
+    data, _ = two_states(7, 1.0)
+    start = small_band(make_store(data), _phantom().astype(np.float32)).start()
+    draw = np.random.default_rng(0)
+    free = draw.normal(size=(4, *start.grid.fourier_shape)).astype(np.complex64)
+    whole = Subspace(start.grid, start.fixed, free, start.focus, start.spread)
+    cut = whole.leading(2)
+    assert (start.components, whole.components, cut.components) == (0, 4, 2)
+    np.testing.assert_array_equal(cut.free, free[:2])
+    # The kernels read nuisances first, so that the maps that are cut off are the last lanes.
+    np.testing.assert_array_equal(cut.volumes(), interleave(np.concatenate([start.fixed, free[:2]])))
+    assert cut.spread is whole.spread

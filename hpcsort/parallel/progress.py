@@ -126,7 +126,8 @@ class Progress:
         elif self._speaks and (self.done >= self.total or now - self._last >= self._interval_s):
             self._last = now
             tail = f": {note}" if note else ""
-            print(f"{self.label} {self.done} of {self.total}, {now - self._start:.0f} s{tail}", flush=True)
+            of = f" of {self.total}" if self.done <= self.total else ""
+            print(f"{self.label} {self.done}{of}, {now - self._start:.0f} s{tail}", flush=True)
 
     def __enter__(self) -> Self:
         if self._bar is not None:

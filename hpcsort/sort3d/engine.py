@@ -9,7 +9,8 @@ from hpcsort.sort3d.assignment import assign
 from hpcsort.sort3d.classmaps import ClassMaps, maps_from_centres
 from hpcsort.sort3d.finish import Chain, refine_chains, with_junk
 from hpcsort.sort3d.learning import SubspaceRun, learn_subspaces
-from hpcsort.sort3d.mixture import Mixture, best_mixtures
+from hpcsort.sort3d.mixture import Mixture
+from hpcsort.sort3d.moves import best_mixtures
 from hpcsort.sort3d.records import BoxChains, BoxPlan
 from hpcsort.sort3d.statistics import JUNK_KINDS, particle_statistics
 from hpcsort.sort3d.subspace import Subspace
@@ -155,8 +156,10 @@ def _empty_maps(task: Task, spread: np.ndarray, classes: int, share: float = _CL
 
 
 def _refine(task: Task, chains: list[Chain], iterations: int) -> tuple[list[Chain], list[np.ndarray]]:
+    # The floor is a share of the particles that are sorted, the weights are shares of all.
+    floor = task.floors[-1] * float(task.active.sum()) / task.problem.count
     return refine_chains(
-        task.problem.wide.store, chains, task.known, iterations=iterations, floor=task.floors[-1], step=task.step
+        task.problem.wide.store, chains, task.known, iterations=iterations, floor=floor, step=task.step
     )
 
 

@@ -113,7 +113,8 @@ def refine_chains(
     ----------
     store : particles; ``data`` holds whitened residuals from the consensus.
     chains : where they start.
-    known : int (n,), class of particles that stay where they are, -1 for those that are sorted.
+    known : int (n,), class in which particles of known groups begin, -1 for the others. They may leave it: groups that
+        were held to their sure members would stand too far apart, and a class between them would seem to be missing.
     iterations : number of estimates of the maps, not counting the one from a start partition.
     floor : smallest share of a class.
     step : called with a note after each iteration.
@@ -124,17 +125,16 @@ def refine_chains(
     joints : per chain float64 (n, K + 2), log of weight times likelihood ratio for every particle of all ranks; a
         particle that the chain learns from is scored with its own contribution left out.
     """
-    pinned = known[store.positions]
-    states = [_begin(store, chain, pinned, floor) for chain in chains]
+    states = [_begin(store, chain, known[store.positions], floor) for chain in chains]
     for iteration in range(iterations):
         maps = _estimate(store, states)
         states = [replace(state, chain=replace(state.chain, maps=new)) for state, new in zip(states, maps, strict=True)]
         seen = [_look(store, state.chain.maps, state.local, state.shares) for state in states]
         states = [_rescale(store, state, part) for state, part in zip(states, seen, strict=True)]
         if iteration + 1 < iterations:
-            states = [_share_out(store, state, part, pinned, floor) for state, part in zip(states, seen, strict=True)]
+            states = [_share_out(store, state, part, floor) for state, part in zip(states, seen, strict=True)]
         else:
-            states = [_reweigh(store, state, part, pinned, floor) for state, part in zip(states, seen, strict=True)]
+            states = [_reweigh(store, state, part, floor) for state, part in zip(states, seen, strict=True)]
         if step is not None:
             step(f"finishing {len(chains)} chains: iteration {iteration + 1} of {iterations}")
     joints = []
@@ -154,7 +154,7 @@ def _begin(store: ParticleStore, chain: Chain, pinned: np.ndarray, floor: float)
     classes = chain.maps.classes
     blank = _State(chain, local, np.zeros((len(local), classes)), np.zeros((len(local), NUISANCES)))
     if chain.start is None:
-        return _share_out(store, blank, _look(store, chain.maps, local, None), pinned, floor)
+        return _share_out(store, blank, _look(store, chain.maps, local, None), floor, pinned[local])
     begun = np.where(pinned >= 0, pinned, chain.start[store.positions])[local]
     shares = (begun[:, None] == np.arange(classes)).astype(np.float64)
     free = _look(store, replace(chain.maps, volumes=np.zeros_like(chain.maps.volumes)), local, None)
@@ -162,7 +162,7 @@ def _begin(store: ParticleStore, chain: Chain, pinned: np.ndarray, floor: float)
     (maps,) = _estimate(store, [state])
     state = replace(state, chain=replace(chain, maps=maps))
     seen = _look(store, maps, local, shares)
-    return _share_out(store, _rescale(store, state, seen), seen, pinned, floor)
+    return _share_out(store, _rescale(store, state, seen), seen, floor)
 
 
 def _look(store: ParticleStore, maps: ClassMaps, local: np.ndarray, shares: np.ndarray | None) -> _Seen:
@@ -286,21 +286,22 @@ def _rescale(store: ParticleStore, state: _State, seen: _Seen) -> _State:
     return replace(state, chain=replace(state.chain, maps=replace(state.chain.maps, scale=scale)))
 
 
-def _share_out(store: ParticleStore, state: _State, seen: _Seen, pinned: np.ndarray, floor: float) -> _State:
+def _share_out(
+    store: ParticleStore, state: _State, seen: _Seen, floor: float, pinned: np.ndarray | None = None
+) -> _State:
     """Shares of the own particles in the classes for the next maps, and the weights that follow from them."""
-    state = _reweigh(store, state, seen, pinned, floor)
+    state = _reweigh(store, state, seen, floor)
     classes = state.chain.maps.classes
     shares = softmax(seen.scores(state.chain.maps.scale) + np.log(state.chain.weights), axis=1)[:, :classes]
-    own = pinned[state.local]
-    shares[own >= 0] = np.eye(classes)[own[own >= 0]]
+    if pinned is not None:
+        shares[pinned >= 0] = np.eye(classes)[pinned[pinned >= 0]]
     return replace(state, shares=shares, nuisances=seen.nuisances(shares, state.chain.maps.scale))
 
 
-def _reweigh(store: ParticleStore, state: _State, seen: _Seen, pinned: np.ndarray, floor: float) -> _State:
-    """Shares of classes and junk among the particles that are sorted."""
+def _reweigh(store: ParticleStore, state: _State, seen: _Seen, floor: float) -> _State:
+    """Shares of the classes among the own particles."""
     classes = state.chain.maps.classes
-    free = pinned[state.local] < 0
-    posterior = softmax(seen.scores(state.chain.maps.scale) + np.log(state.chain.weights), axis=1) * free[:, None]
+    posterior = softmax(seen.scores(state.chain.maps.scale) + np.log(state.chain.weights), axis=1)
     sums = _total(store, state, posterior[:, :classes])
     return replace(
         state, chain=replace(state.chain, weights=with_junk(np.maximum(sums / max(sums.sum(), 1e-300), floor)))

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from hpcsort.parallel import Progress, StoryLog
+from hpcsort.sort3d.choice import Choice, choose_classes
 from hpcsort.sort3d.classical import classical_classes, run_classical_layer
-from hpcsort.sort3d.engine import finish_survey, learn_layer, rerun_layer, weigh_groups
-from hpcsort.sort3d.groups import ensemble, measure_groups
+from hpcsort.sort3d.engine import learn_layer, rerun_layer, weigh_groups
 from hpcsort.sort3d.problem import Problem
 from hpcsort.sort3d.records import BoxChains, BoxPlan, Generation
 from hpcsort.sort3d.sizes import minimum_sizes, size_range, smallest_group
-from hpcsort.sort3d.survey import LIBERAL, PRIOR_SHARES, STRICT, Survey, choose_number, survey
+from hpcsort.sort3d.splitting import Found, found_groups, split_groups
+from hpcsort.sort3d.survey import COMPONENTS, COMPONENTS_AFTER, PRIOR_SHARES, Survey, survey
 from hpcsort.sort3d.task import Task
 from hpcsort.sort3d.tree import grow_tree, result_of
 
@@ -52,16 +53,6 @@ class Sorting:
     survey: Survey | None = None
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """Settings of a generation: number of classes, held-out likelihoods, and box 0 of layer 0 where it has been run."""
-
-    classes: int
-    held: dict[int, float]
-    finished: dict[int, float]
-    first: BoxChains
-
-
 def sort_generations(problem: Problem, tell: StoryLog, progress: Progress) -> Sorting:
     """Sort generation after generation. Collective; every rank gets the same result."""
     count = problem.count
@@ -74,12 +65,12 @@ def sort_generations(problem: Problem, tell: StoryLog, progress: Progress) -> So
             break
         task, most = _pose(problem, state.labels, number, minimum, progress)
         tell(f"Generation {number}: {len(active)} particles, {_mode(task, most)}.")
-        generation, boxes = _sort_once(task, most, minimum, state, tell)
+        generation, found = _sort_once(task, most, minimum, state, tell)
         state.generations.append(generation)
-        if not generation.labels.size or generation.labels.max() < 0:
+        if found is None or found.groups == 0:
             _tell_nothing(problem, tell, state, generation)
             break
-        _take(state, task, generation, boxes)
+        _take(state, generation, found)
         _tell_groups(tell, state, generation, number)
     _weigh(problem, state, progress)
     return state
@@ -116,93 +107,53 @@ def _mode(task: Task, most: int) -> str:
     return f"at most {most} groups of {options.img_per_grp} particles ({mode})"
 
 
-def _sort_once(
-    task: Task, most: int, minimum: int, state: Sorting, tell: StoryLog
-) -> tuple[Generation, list[BoxChains]]:
-    """Choose the settings, grow the tree; returns the generation and the chains of its independent boxes."""
+def _sort_once(task: Task, most: int, minimum: int, state: Sorting, tell: StoryLog) -> tuple[Generation, Found | None]:
+    """Choose the settings, grow the tree, look into its groups."""
     options = task.problem.options
     active = np.flatnonzero(task.active)
     sizes = [round(floor * len(active)) for floor in task.floors]
     shares = PRIOR_SHARES if task.generation == 0 or state.survey is None else (state.survey.share,)
     lowest = 0 if task.groups else 1
-    found = survey(task, list(range(lowest, most + 1)), shares)
-    state.survey = state.survey or found
-    choice = _choose(task, found)
-    _tell_choice(tell, found, choice)
+    sizes_learned = COMPONENTS if task.generation == 0 else COMPONENTS_AFTER
+    surveyed = survey(task, list(range(lowest, most + 1)), shares, sizes_learned)
+    state.survey = state.survey or surveyed
+    choice = choose_classes(task, surveyed)
+    _tell_choice(tell, surveyed, choice)
     classes = choice.classes
     if options.engine == "maps" and task.generation == 0:
         classes = classical_classes(options, len(active), minimum)
     if choice.classes == lowest:
-        return Generation(task.generation, active, sizes, classes, choice.held, choice.finished), []
+        return Generation(task.generation, active, sizes, classes, choice.held, choice.finished), None
 
     def run(plans: list[BoxPlan]) -> list[BoxChains]:
         if options.engine == "maps":
             return run_classical_layer(task, plans)
         if plans[0].layer:
-            return rerun_layer(task, plans, found)
+            return rerun_layer(task, plans, surveyed)
         if options.independence == "starts":
-            return learn_layer(task, plans, found)
-        return [choice.first, *learn_layer(task, plans[1:], found)]
+            return learn_layer(task, plans, surveyed)
+        return [choice.first, *learn_layer(task, plans[1:], surveyed)]
 
-    layers = grow_tree(task, classes, minimum, run)
+    layers = grow_tree(task, classes, minimum, run, options.depth_order)
     boxes = [box.chains for box in layers[0].boxes]
-    labels = _significant(result_of(layers), boxes, options.seed)
-    record = Generation(task.generation, active, sizes, classes, choice.held, choice.finished, layers, labels)
-    return record, boxes
+    found = found_groups(result_of(layers), boxes, task.groups, options.seed)
+    if options.engine == "subspace" and options.img_per_grp is None:
+        found = split_groups(task, found, surveyed.share, minimum, tell)
+    record = Generation(task.generation, active, sizes, classes, choice.held, choice.finished, layers, found.labels)
+    return record, found
 
 
-def _significant(labels: np.ndarray, boxes: list[BoxChains], seed: int) -> np.ndarray:
-    """Drop groups that independent chains do not reproduce better than chance; the others by falling size."""
-    measured = measure_groups(labels, boxes, seed)
-    kept = np.flatnonzero((measured.score > measured.chance_mean + 2 * measured.chance_std) & (measured.p <= 0.05))
-    sizes = np.bincount(labels[labels >= 0], minlength=len(measured.score))
-    kept = kept[np.argsort(-sizes[kept], kind="stable")]
-    names = np.full(len(measured.score) + 1, -1)
-    names[kept] = np.arange(len(kept))
-    return np.asarray(names[labels])
-
-
-def _choose(task: Task, found: Survey) -> _Choice:
-    """Choose the number of new classes: the subspace proposes, its neighbours in map space confirm or refute."""
-    lowest = min(found.held)
-    base = np.full_like(found.held[lowest], found.held[lowest].mean())
-    finished: dict[int, tuple[BoxChains, np.ndarray]] = {}
-
-    def held(number: int) -> np.ndarray:
-        if number not in finished:
-            finished[number] = finish_survey(task, found, number)
-        return finished[number][1]
-
-    def is_better(number: int) -> bool:
-        return choose_number({-1: base, 0: held(number - 1), 1: held(number)}, STRICT) == 1
-
-    number = proposed = choose_number(found.held, LIBERAL)
-    while number > lowest and not is_better(number):
-        number -= 1
-    if number == proposed:
-        while number + 1 in found.held and is_better(number + 1):
-            number += 1
-    held(number)
-    means = {classes: float(gain.mean()) for classes, (_, gain) in sorted(finished.items())}
-    return _Choice(
-        number, {classes: float(gain.mean()) for classes, gain in found.held.items()}, means, finished[number][0]
-    )
-
-
-def _take(state: Sorting, task: Task, generation: Generation, boxes: list[BoxChains]) -> None:
+def _take(state: Sorting, generation: Generation, found: Found) -> None:
     """Add a generation's groups to those known."""
     active = generation.active
     first = len(state.origin)
-    groups = int(generation.labels.max()) + 1
-    measured = measure_groups(generation.labels, boxes, task.problem.options.seed)
-    _, _, agreeing = ensemble(generation.labels, boxes, task.groups)
-    state.labels[active] = np.where(generation.labels >= 0, generation.labels + first, -1)
-    state.agreeing[active] = agreeing
-    state.reproducibility.extend(measured.score.tolist())
-    state.chance_mean.extend(measured.chance_mean.tolist())
-    state.chance_std.extend(measured.chance_std.tolist())
-    state.p.extend(measured.p.tolist())
-    state.origin.extend([generation.number] * groups)
+    state.labels[active] = np.where(found.labels >= 0, found.labels + first, -1)
+    state.agreeing[active] = found.agreeing
+    state.reproducibility.extend(found.score.tolist())
+    state.chance_mean.extend(found.chance_mean.tolist())
+    state.chance_std.extend(found.chance_std.tolist())
+    state.p.extend(found.p.tolist())
+    state.origin.extend([generation.number] * found.groups)
 
 
 def _weigh(problem: Problem, state: Sorting, progress: Progress) -> None:
@@ -217,7 +168,7 @@ def _weigh(problem: Problem, state: Sorting, progress: Progress) -> None:
     state.probability, state.junk = share[:, :groups], share[:, groups:].sum(axis=1)
 
 
-def _tell_choice(tell: StoryLog, found: Survey, choice: _Choice) -> None:
+def _tell_choice(tell: StoryLog, found: Survey, choice: Choice) -> None:
     contrast, shift, turn = found.spread[0], found.spread[1], np.rad2deg(found.spread[4])
     tell(
         f"Differences have {found.components} component{'s' if found.components > 1 else ''} that predict unseen "

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from hpcsort.parallel import Communicator, stream
 from hpcsort.sort3d.statistics import Statistics
 from hpcsort.sort3d.subspace import unpack_lower
 
-__all__ = ["Mixture", "best_mixtures", "fit_mixture", "held_out"]
+__all__ = ["Mixture", "fit_mixture", "held_out"]
 
 _RIDGE = 5.0
-"""Prior precision of a centre, in units of particles of unit precision: keeps centres of tiny classes at home."""
+"""Prior precision of all centres together, in units of particles of unit precision: keeps centres of tiny classes at
+home. It is shared out, so that classes that coincide cost what one class does."""
 _ITERATIONS_PER_STEP = 4
 """Iterations at each minimum group size of the schedule."""
 
@@ -66,27 +66,33 @@ def fit_mixture(
     weights = np.full(classes, 1.0 / classes)
     rows, columns = np.tril_indices(size)
     twice = np.where(rows == columns, 1.0, 2.0)
-    packed = np.ascontiguousarray(statistics.precision[:, rows, columns])
+    # Classes by particles: sums over the few classes run along the fast axis of memory.
+    packed = np.ascontiguousarray(statistics.precision[:, rows, columns].T)
+    linear = np.ascontiguousarray(statistics.linear.T)
+    ridge = _RIDGE / max(classes - still, 1) * np.eye(size)
     likelihood = previous = -np.inf
     cold = 0
     for iteration in range(iterations):
         coldness = min(1.0, 1.0 / first_temperature + 0.05 * iteration)
         outer = centres[:, rows] * centres[:, columns] * twice
-        scores = statistics.linear @ centres.T - 0.5 * (packed @ outer.T)
-        joint = coldness * scores + np.log(weights)
-        peak = joint.max(axis=1, keepdims=True)
-        share = np.exp(joint - peak)
-        norm = share.sum(axis=1, keepdims=True)
+        share = centres @ linear
+        share -= 0.5 * (outer @ packed)
+        share *= coldness
+        share += np.log(weights)[:, None]
+        peak = share.max(axis=0)
+        share -= peak
+        np.exp(share, out=share)
+        norm = share.sum(axis=0)
         share /= norm
-        likelihood = float((np.log(norm) + peak).sum())
+        likelihood = float(np.log(norm).sum() + peak.sum())
         # While it is warm all classes keep equal weight: a class that starts badly must not starve before it settles.
         if coldness == 1.0:
             step = min(cold // _ITERATIONS_PER_STEP, len(floors) - 1)
-            weights = _floored(share.sum(axis=0) / count, floors[step])
+            weights = _floored(share.sum(axis=1) / count, floors[step])
             cold += 1
-        free = share[:, still:]
-        precision = unpack_lower(free.T @ packed, size) + _RIDGE * np.eye(size)
-        moved = np.linalg.solve(precision, (free.T @ statistics.linear)[..., None])[..., 0]
+        free = share[still:]
+        precision = unpack_lower(free @ packed.T, size) + ridge
+        moved = np.linalg.solve(precision, (free @ linear.T)[..., None])[..., 0]
         centres = moved if fixed is None else np.concatenate([fixed, moved])
         settled = cold > _ITERATIONS_PER_STEP * (len(floors) - 1)
         if settled and abs(likelihood - previous) < 1e-7 * abs(likelihood) + 1e-4:
@@ -98,46 +104,6 @@ def fit_mixture(
 def held_out(mixture: Mixture, statistics: Statistics) -> np.ndarray:
     """Log-likelihood ratio of each particle under a mixture that has not seen it, float64 (n,)."""
     return np.asarray(logsumexp(mixture.log_joint(statistics), axis=1))
-
-
-def best_mixtures(
-    comm: Communicator,
-    runs: list[Statistics],
-    numbers: list[int],
-    *,
-    seed: int,
-    key: str,
-    starts: int,
-    floors: tuple[float, ...],
-    fixed: list[np.ndarray] | None = None,
-) -> list[dict[int, Mixture]]:
-    """Best of several annealed starts for every run and number of classes; tasks are dealt to the ranks. Collective.
-
-    Parameters
-    ----------
-    runs : statistics to fit, one entry a run.
-    numbers : numbers of (free) classes to try.
-    seed, key : key of the random starts.
-    floors : see `fit_mixture`.
-    fixed : per run, fixed centres (F, J) that take part.
-    """
-    tasks = [(run, number, start) for run in range(len(runs)) for number in numbers for start in range(starts)]
-    found: list[tuple[tuple[int, int, int], Mixture]] = []
-    latents = [run.latents() for run in runs]
-    for index, (run, number, start) in enumerate(tasks):
-        if index % comm.size != comm.rank:
-            continue
-        draw = stream(seed, key, "start", run, number, start)
-        rows = draw.choice(len(runs[run]), number, replace=False)
-        frozen = None if fixed is None else fixed[run]
-        centres = 1.5 * latents[run][rows] if number else np.zeros((0, runs[run].linear.shape[1]))
-        found.append(((run, number, start), fit_mixture(runs[run], centres, floors=floors, fixed=frozen)))
-    joined = sorted((entry for part in comm.allgather(found) for entry in part), key=lambda entry: entry[0])
-    best: list[dict[int, Mixture]] = [{} for _ in runs]
-    for (run, number, _), mixture in joined:
-        if number not in best[run] or mixture.likelihood > best[run][number].likelihood:
-            best[run][number] = mixture
-    return best
 
 
 def _floored(shares: np.ndarray, floor: float) -> np.ndarray:

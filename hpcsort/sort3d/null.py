@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from hpcsort.kernels import extract_sections
 from hpcsort.parallel import stream
-from hpcsort.sort3d.mixture import Mixture, best_mixtures
+from hpcsort.sort3d.mixture import Mixture
+from hpcsort.sort3d.moves import best_mixtures
 from hpcsort.sort3d.problem import Problem
 from hpcsort.sort3d.sizes import smallest_group
 from hpcsort.sort3d.store import Block
@@ -22,7 +23,7 @@ from hpcsort.sort3d.survey import STARTS, Survey, survey
 from hpcsort.sort3d.task import Task
 from hpcsort.volumes import BandGrid, fsc_of_full
 
-__all__ = ["null_distribution", "null_survey", "simulate_null", "solve_by_survey", "survey_labels"]
+__all__ = ["null_distribution", "null_survey", "simulate_null", "solve_by_survey", "weigh_survey"]
 
 _PAD = 2
 """Padding of the volume that is projected; the sort's own sections have less and are less exact, as with data."""
@@ -53,12 +54,14 @@ def simulate_null(problem: Problem, number: int, spread: np.ndarray) -> Problem:
     ----------
     problem : the sort of the data.
     number : of the set, from 0; random numbers belong to it and to the chunks of particles.
-    spread : float64 (7,), standard deviations of contrast, shifts (voxels of the narrow band's grid) and rotations
+    spread : float64 (7,), standard deviations of contrast, shifts (px of the full box) and rotations
         (radians), as the data's sort learned them (`Survey.spread`). Too large ones hide what is there: errors of 2.5
         degrees leave differences of a quarter of a log-likelihood unit a particle beyond the first order.
     """
     store = problem.wide.store
     data = store.data
+    box = problem.table.box_px
+    assert box is not None
     volume, grid = _one_state(problem)
     images = np.empty_like(data.images)
     for block, chunk in zip(store.blocks(), store.mine, strict=True):
@@ -69,7 +72,7 @@ def simulate_null(problem: Problem, number: int, spread: np.ndarray) -> Problem:
         noise = _restored(problem, block, lost) * np.exp(np.complex64(2j * np.pi) * phase)
         turned = Rotation.from_rotvec(error[:, 3:] * spread[4:]).as_matrix() @ data.rotations[block.local]
         sections = extract_sections(volume, np.ascontiguousarray(turned, np.float32), data.px, data.py, grid.pad)
-        shift = error[:, 1:3] * spread[1:3] / problem.narrow.grid.size
+        shift = error[:, 1:3] * spread[1:3] / box
         moved = np.exp(-2j * np.pi * (shift[:, :1] * data.px + shift[:, 1:] * data.py))
         contrast = np.where(lost[:, None], 0.0, 1.0 + spread[0] * error[:, :1])
         images[block.local] = data.ctfs[block.local] * sections * (contrast * moved) + noise
@@ -109,11 +112,21 @@ def solve_by_survey(problem: Problem, classes: int) -> tuple[float, np.ndarray]:
     Finishing in map space, layers and generations are left out: a tenth of a sort's time, and the pair of chains is
     where groups that are not there would first agree.
     """
-    found = null_survey(problem, classes)
-    return found.gain, stable_sets(*survey_labels(problem, found, classes))[1]
+    gain, _, scores = weigh_survey(problem, null_survey(problem, classes), classes)
+    return gain, scores
 
 
-def survey_labels(problem: Problem, found: Survey, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def weigh_survey(problem: Problem, found: Survey, classes: int) -> tuple[float, np.ndarray, np.ndarray]:
+    """Gain of a survey, and the `stable_sets` of its chains in so many classes with their scores. Collective.
+
+    The gain is in whole units of log-likelihood over all particles, divided by their number: where there is nothing,
+    classes coincide, and the last digits of a gain of zero would decide.
+    """
+    sets, scores = stable_sets(*_labels(problem, found, classes))
+    return float(np.round(found.gain * problem.count) / problem.count), sets, scores
+
+
+def _labels(problem: Problem, found: Survey, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Likeliest of so many classes in each chain, int64 (n,), -1 for images without a particle. Collective."""
     task = _all_particles(problem)
     # The survey stops where more classes are worse; the asked-for number must be there.

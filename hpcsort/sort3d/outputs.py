@@ -33,7 +33,7 @@ _BOX = (
 _MINE = {
     r"\.": _PARTITION
     + r"|(vol_cluster\d{3,}|volume_core)((_half[12])?\.(mrc|hdf)|_fsc\.txt)|particles\.star|run\.json|log\.txt"
-    r"|anova\.(txt|csv)"
+    r"|anova\.(txt|csv)|null\.csv"
     r"|chunk_[01]\.txt|(indexes|generation_partition|refinement_parameters|fsc_global)\.txt",
     r"generation_\d{3,}": _PARTITION
     + r"|(final_partition|indexes_next_generation|gen_rep)\.txt|(freq_cutoff|state|Tracker)\.json",

@@ -18,10 +18,12 @@ from hpcsort.sort3d.final import GroupMaps, reconstruct_groups, write_group_maps
 from hpcsort.sort3d.folders import write_generations, write_master_files
 from hpcsort.sort3d.generations import Sorting, sort_generations
 from hpcsort.sort3d.learning import SUBSPACE_ITERATIONS
+from hpcsort.sort3d.null import null_distribution, null_survey, solve_by_survey, weigh_survey
 from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.outputs import claim_folder, clear_folder, hash_inputs, write_clusters, write_run, write_table
 from hpcsort.sort3d.problem import Problem, pose_problem, read_table
 from hpcsort.sort3d.sizes import smallest_group
+from hpcsort.sort3d.support import NullLevels, Support, carried_over, null_lines, supported, write_null
 
 __all__ = ["Group", "SortResult", "sort3d"]
 
@@ -127,6 +129,7 @@ def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortRes
         Progress("iteration", expected_steps(options.depth_order), comm, options.quiet) as progress,
     ):
         sorting = sort_generations(problem, tell, progress)
+    null = _against_null(problem, sorting, tell, seconds) if options.null else None
     particles = _by_row(problem, sorting)
     labels = particles.labels
     with Stage("final maps", seconds):
@@ -137,11 +140,32 @@ def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortRes
     warnings: list[str] = []
     with together(comm):
         if comm.is_root:
-            warnings = _write(problem, sorting, particles, maps or [], groups, seconds, memory)
+            warnings = _write(problem, sorting, particles, maps or [], groups, seconds, memory, null)
     for warning in warnings:
         tell(f"Warning: {warning}")
     _tell_end(tell, sorting, labels, groups, seconds, memory)
     return SortResult(labels, particles.agreeing, particles.probability, particles.junk, groups, seconds)
+
+
+def _against_null(
+    problem: Problem, sorting: Sorting, tell: StoryLog, seconds: dict[str, float]
+) -> tuple[NullLevels, Support]:
+    """Sort simulated sets of one state as well, and test the groups against what is found there. Collective."""
+    groups, sets = len(sorting.origin), problem.options.null
+    classes = max(groups, 2)
+    with (
+        Stage("null sets", seconds),
+        Progress("null set", sets, problem.comm, problem.options.quiet) as progress,
+    ):
+        found = null_survey(problem, classes)
+        gain, stable, scores = weigh_survey(problem, found, classes)
+        levels = null_distribution(
+            problem, sets, classes, solve_by_survey, found.spread, step=lambda note: progress.step(1, note)
+        )
+    support = carried_over(supported(levels, gain, scores), stable, sorting.labels, groups)
+    for line in null_lines(levels, support):
+        tell(line)
+    return levels, support
 
 
 @dataclass(frozen=True)
@@ -166,9 +190,10 @@ def _by_row(problem: Problem, sorting: Sorting) -> _Particles:
 
 
 def expected_steps(depth_order: int) -> int:
-    """Count the iterations of two generations, as far as can be told before: for the progress line."""
-    learned, finished = SUBSPACE_ITERATIONS, FINISH_ITERATIONS
-    return 2 * (2 * learned + 1 + 3 * finished) + 2 * (depth_order - 1) * finished
+    """Estimate the iterations of two generations and a look into five groups: for the progress line."""
+    learned, finished = SUBSPACE_ITERATIONS + 1, FINISH_ITERATIONS
+    first = 2 * learned + 4 * finished + (depth_order - 1) * finished
+    return first + 5 * learned + learned + 2 * finished
 
 
 def _wants_core_map(options: SortOptions, core: int, count: int) -> bool:
@@ -220,6 +245,7 @@ def _write(
     groups: list[Group],
     seconds: dict[str, float],
     memory: float,
+    null: tuple[NullLevels, Support] | None,
 ) -> list[str]:
     """Write all results; returns warnings about the groups."""
     options, table = problem.options, problem.table
@@ -250,6 +276,7 @@ def _write(
         "accounted": int((labels >= 0).sum()),
         "bad_images": [image.describe() for image in problem.bad],
         "warnings": warnings,
+        "null": None if null is None else write_null(folder, *null),
         "groups": [{key: _plain(value) for key, value in vars(group).items()} for group in groups],
         "held_out": [
             {

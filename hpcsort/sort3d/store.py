@@ -34,7 +34,7 @@ def deal_particles(count: int, comm: Communicator) -> tuple[list[tuple[int, int]
     The chunk is also the unit of float32 summation, so its size balances rounding and the cost of the exact sum
     (one pass over a volume a chunk) against having enough chunks for all ranks.
     """
-    target = int(np.clip(-(-count // 64), 128, 2048))
+    target = int(np.clip(-(-count // 24), 256, 2048))
     chunks = cut_chunks(np.ones(count), target)
     dealt = deal_chunks([stop - start for start, stop in chunks], comm.size)
     return chunks, dealt

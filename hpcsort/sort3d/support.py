@@ -137,7 +137,9 @@ def _exceeded(null: np.ndarray, values: np.ndarray) -> np.ndarray:
 def null_lines(levels: NullLevels, support: Support) -> list[str]:
     """Plain sentences for the log."""
     count, groups = len(levels), len(support.p)
-    verdict = "more than one state" if support.existence <= _LEVEL else "no more than one state"
+    few = 1 / (count + 1) > _LEVEL
+    verdict = "more than one state" if support.existence <= _LEVEL else "no evidence of more than one state"
+    verdict = "too few sets to tell" if few else verdict
     lines = [
         f"Null: {count} sets of one state with the same poses, CTFs, errors and noise were sorted the same way.",
         f"  The data gain {support.gain:.3f} a particle by more than one class, the null sets "
@@ -148,12 +150,12 @@ def null_lines(levels: NullLevels, support: Support) -> list[str]:
         f"  {support.number} of {groups} group{'s are' if groups != 1 else ' is'} supported, with a chance of "
         f"{100 * _LEVEL:.0f} % that any of them is false.",
     ]
-    for index in np.flatnonzero(~support.supported):
+    for index in np.flatnonzero(~support.supported & (not few)):
         lines.append(
             f"  group {index} is not supported: its reproducibility is {100 * support.reproducibility[index]:.1f} % "
             f"beyond chance (p = {support.p[index]:.2g})."
         )
-    if 1 / (count + 1) > _LEVEL:
+    if few:
         lines.append(
             f"  {count} null sets cannot give a p-value below {1 / (count + 1):.2g}; --null {round(1 / _LEVEL) - 1} or "
             "more can support a group."

@@ -13,14 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
+from hpcsort.kernels import interleave
 from hpcsort.parallel import stream
-from hpcsort.sort3d.learning import SubspaceRun, learn_subspaces
-from hpcsort.sort3d.mixture import Mixture, best_mixtures
+from hpcsort.sort3d.learning import SUBSPACE_ITERATIONS, SubspaceRun, learn_subspaces
+from hpcsort.sort3d.mixture import Mixture
+from hpcsort.sort3d.moves import best_mixtures
 from hpcsort.sort3d.statistics import Statistics, particle_statistics
-from hpcsort.sort3d.subspace import Subspace
+from hpcsort.sort3d.subspace import Subspace, moments, second_order_map
 from hpcsort.sort3d.task import Task
 
 __all__ = [
+    "COMPONENTS",
+    "COMPONENTS_AFTER",
     "LIBERAL",
     "PRIOR_SHARES",
     "STARTS",
@@ -36,15 +40,19 @@ __all__ = [
 PRIOR_SHARES = (0.015, 0.05)
 """Prior power of a learned map as a share of the consensus power. Weak differences need a weaker prior to be seen at
 all; held-out likelihood chooses (benchmarks/accuracy.md)."""
-_COMPONENTS = (8, 16, 24)
+COMPONENTS = (8, 16, 24)
+COMPONENTS_AFTER = (4, 8)
+"""Components that are learned, one number after the other: from a whole stack, and from what is left over."""
 _SPARE = 2
 """Components that are learned beyond those that predict unseen particles: EM converges faster with some to spare."""
 STARTS = 4
 _BATCH = 3
 _STANDARD_ERRORS = 2.0
 _LEAST_WEIGHT = 1e-6
-LIBERAL, STRICT = 0.002, 0.01
+LIBERAL, STRICT = 0.0001, 0.002
 """Least share of the likelihood that one class more must gain: before and after finishing in map space."""
+_SECOND_ORDER = 0.03
+"""Share of the errors' second-order effect that one class more must gain beyond."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class Survey:
     components : number of components that predict them.
     subspaces, statistics : one a chain, of these components.
     mixtures : number of new classes -> mixture, one dictionary a chain.
+    least : log-likelihood a particle that one class more must gain: errors of poses beyond the first order give less.
     held : number of new classes -> held-out log-likelihood ratio of each usable particle, known groups' too, float64.
     """
 
@@ -67,6 +76,7 @@ class Survey:
     subspaces: list[Subspace]
     statistics: list[Statistics]
     mixtures: list[dict[int, Mixture]]
+    least: float
     held: dict[int, np.ndarray]
 
     @property
@@ -93,20 +103,30 @@ def split_halves(task: Task, key: str) -> np.ndarray:
     return np.asarray(drawn, np.int64)
 
 
-def survey(task: Task, numbers: list[int], shares: tuple[float, ...] = PRIOR_SHARES) -> Survey:
-    """Learn one pair of chains and judge priors, components and ``numbers`` (rising) of new classes. Collective."""
+def survey(
+    task: Task,
+    numbers: list[int],
+    shares: tuple[float, ...] = PRIOR_SHARES,
+    sizes: tuple[int, ...] = COMPONENTS,
+    iterations: int = SUBSPACE_ITERATIONS,
+) -> Survey:
+    """Learn one pair of chains and judge priors, components and ``numbers`` (rising) of new classes. Collective.
+
+    ``shares`` are the priors and ``sizes`` the numbers of components to learn, the next where the last may be too few,
+    in ``iterations`` of the subspace.
+    """
     half = split_halves(task, "layer 0 box 0")
     asked = task.problem.options.components
-    sizes = (asked,) if asked else _COMPONENTS
+    sizes = (asked,) if asked else sizes
     best: Survey | None = None
     for size in sizes:
-        learned = _learn(task, half, shares, size)
+        learned = _learn(task, half, shares, size, iterations)
         found = [_judge(task, half, share, *pair, numbers, bool(asked)) for share, pair in learned.items()]
         chosen = max(found, key=lambda one: one.best)
         if best is None or chosen.best > best.best:
             best = chosen
         # K classes span K - 1 dimensions: more are learned only where the classes may need them.
-        if choose_number(best.held, STRICT) <= size or best is not chosen:
+        if choose_number(best.held, LIBERAL, best.least) <= size or best is not chosen:
             break
         shares = (best.share,)
     assert best is not None
@@ -114,7 +134,7 @@ def survey(task: Task, numbers: list[int], shares: tuple[float, ...] = PRIOR_SHA
 
 
 def _learn(
-    task: Task, half: np.ndarray, shares: tuple[float, ...], size: int
+    task: Task, half: np.ndarray, shares: tuple[float, ...], size: int, iterations: int
 ) -> dict[float, tuple[list[Subspace], list[Statistics]]]:
     band = task.problem.narrow
     learns = task.active & task.usable
@@ -123,7 +143,8 @@ def _learn(
         for share in shares
         for chain in (0, 1)
     ]
-    subspaces = learn_subspaces(band.store, band.start(), runs, seed=task.problem.options.seed, step=task.step)
+    seed = task.problem.options.seed
+    subspaces = learn_subspaces(band.store, band.start(), runs, seed=seed, iterations=iterations, step=task.step)
     statistics = particle_statistics(band.store, subspaces)
     return {
         share: (subspaces[2 * index : 2 * index + 2], statistics[2 * index : 2 * index + 2])
@@ -150,6 +171,7 @@ def _judge(
     statistics = [part.leading(components) for part in statistics]
     own = [part.rows(np.flatnonzero(learns & (half == chain))) for chain, part in enumerate(statistics)]
     fixed = [known_centres(task, part, half == chain) for chain, part in enumerate(statistics)]
+    least = _SECOND_ORDER * float(np.mean([_second_order(task, subspace) for subspace in subspaces]))
     mixtures: list[dict[int, Mixture]] = [{}, {}]
     held: dict[int, np.ndarray] = {}
     for batch in (numbers[first : first + _BATCH] for first in range(0, len(numbers), _BATCH)):
@@ -167,10 +189,10 @@ def _judge(
             mixture.update(more)
         held.update({number: _held_out(task, half, statistics, mixtures, number) for number in batch})
         # More classes than are no better already would be no better still.
-        if choose_number(held, LIBERAL) <= batch[-1] - _BATCH:
+        if choose_number(held, LIBERAL, least) <= batch[-1] - _BATCH:
             break
     task.step("classes fitted")
-    return Survey(half, share, components, subspaces, statistics, mixtures, held)
+    return Survey(half, share, components, subspaces, statistics, mixtures, least, held)
 
 
 def _choose_components(gains: np.ndarray) -> int:
@@ -178,7 +200,7 @@ def _choose_components(gains: np.ndarray) -> int:
 
     ``gains`` (n, J + 1) are log-likelihood ratios with the first 0, 1, ... J components.
     """
-    return max(choose_number({number: gains[:, number] for number in range(gains.shape[1])}, LIBERAL), 1)
+    return max(choose_number({number: gains[:, number] for number in range(gains.shape[1])}, 0.0), 1)
 
 
 def _held_out(
@@ -215,12 +237,26 @@ def known_centres(task: Task, statistics: Statistics, mine: np.ndarray) -> np.nd
     return centres
 
 
-def choose_number(held: dict[int, np.ndarray], share: float) -> int:
+def _second_order(task: Task, subspace: Subspace) -> float:
+    """Mean over particles of the squared signal-to-noise ratio of the errors' second-order effect."""
+    grid, store = subspace.grid, task.problem.narrow.store
+    spread = subspace.spread.copy()
+    assert task.problem.table.box_px is not None
+    spread[1:4] *= grid.size / task.problem.table.box_px
+    volume = interleave(second_order_map(grid, subspace.fixed, task.problem.narrow.mask, spread)[None])
+    power = np.concatenate(
+        [moments(store, volume, 1, grid.pad, block.local)[1][:, 0] for block in store.blocks()] or [np.zeros(0)]
+    )
+    return float(store.total(power) / max(store.count, 1))
+
+
+def choose_number(held: dict[int, np.ndarray], share: float, least: float = 0.0) -> int:
     """Largest number of classes whose held-out likelihood is better than that of fewer.
 
     Better means by more than two standard errors of the particles' paired differences, and for every class more by
-    more than ``share`` of what classes gain in all: given enough particles, small errors of poses and interpolation
-    make every group significantly different from a point, and a point more then always helps a little.
+    more than ``share`` of what classes gain in all and by more than ``least``: given enough particles, small errors of
+    poses and interpolation make every group significantly different from a point, and a point more then always helps a
+    little.
     """
     numbers = sorted(held)
     best = numbers[0]
@@ -228,6 +264,6 @@ def choose_number(held: dict[int, np.ndarray], share: float) -> int:
         difference = held[number] - held[best]
         error = difference.std() / np.sqrt(max(len(difference), 1))
         total = held[number].mean() - held[numbers[0]].mean()
-        if difference.mean() > max(_STANDARD_ERRORS * error, (number - best) * share * total):
+        if difference.mean() > max(_STANDARD_ERRORS * error, (number - best) * max(share * total, least)):
             best = number
     return best

@@ -23,6 +23,7 @@ class Task:
     known : int (n,), group of particles that earlier generations accounted for, -1 for those that are sorted now.
     floors : smallest share of a class among the particles that are sorted, step by step.
     step : called with a short note after each iteration.
+    part : what part of the generation's particles it is, for the key of the random streams.
     """
 
     problem: Problem
@@ -30,6 +31,7 @@ class Task:
     known: np.ndarray
     floors: tuple[float, ...]
     step: Callable[[str], None]
+    part: str = ""
 
     @property
     def active(self) -> np.ndarray:
@@ -49,4 +51,4 @@ class Task:
     @property
     def key(self) -> str:
         """Key of the generation's random streams."""
-        return f"generation {self.generation}"
+        return f"generation {self.generation}{self.part}"

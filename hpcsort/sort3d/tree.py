@@ -31,7 +31,7 @@ def plan_box(
     return BoxPlan(layer, number, (half == 0, half == 1), classes, start)
 
 
-def grow_tree(task: Task, classes: int, minimum: int, run: RunLayer) -> list[Layer]:
+def grow_tree(task: Task, classes: int, minimum: int, run: RunLayer, depth: int) -> list[Layer]:
     """Run layer after layer until one comparison is left, or a layer finds one group or none. Collective.
 
     Parameters
@@ -40,11 +40,11 @@ def grow_tree(task: Task, classes: int, minimum: int, run: RunLayer) -> list[Lay
     classes : number of new classes in the boxes of layer 0.
     minimum : smallest reproducible group.
     run : runs all boxes of a layer in lock step.
+    depth : layer 0 has 2^depth boxes.
     """
     seed = task.problem.options.seed
-    boxes = 2**task.problem.options.depth_order
     layers: list[Layer] = []
-    plans = [plan_box(task, 0, number, classes) for number in range(boxes)]
+    plans = [plan_box(task, 0, number, classes) for number in range(2**depth)]
     while True:
         ran = [
             Box(plan, chains, compare(*chains.labels, minimum, seed + 2 * plan.number))
