@@ -163,20 +163,29 @@ def test_the_loop_sorts_the_particles() -> None:
     assert (done.maps.scale > 0).all()
 
 
-def test_known_particles_stay_and_do_not_count() -> None:
-    count, grid = 400, small_grid()
+def test_known_particles_begin_where_they_are_known_to_be() -> None:
+    count = 400
     state, store = true_state(count), opposite_states(count, 2.0)
-    chain = Chain(everybody(count), _mixed_up(), with_junk(np.ones(2)))
-    # All particles of the first state are known already, so that none is left for its class.
-    known = np.where(state == 0, 0, -1)
-    (done,), _ = refine_chains(store, [chain], known, iterations=3, floor=0.02)
-    assert done.weights[0] < 0.12
-    assert done.weights.sum() == pytest.approx(1.0)
-    assert cosine(grid.to_real(done.maps.volumes, corrected=False)[0], DIFFERENCES[0]) > 0.7
-    # Known to be of the wrong class they make the wrong map, from a start partition too.
-    for begun in (chain, replace(chain, start=state)):
-        (swapped,), _ = refine_chains(store, [begun], 1 - state, iterations=3, floor=0.02)
-        assert cosine(grid.to_real(swapped.maps.volumes, corrected=False)[0], DIFFERENCES[0]) < -0.7
+    # Maps say nothing; what is known makes the first maps, the right ones or those of the wrong names.
+    for known in (state, 1 - state):
+        half = np.where(even_half(count), known, -1)
+        for start in (None, np.full(count, -1)):
+            chain = Chain(everybody(count), empty_maps(2, 0.3), with_junk(np.ones(2)), start)
+            (done,), (joint,) = refine_chains(store, [chain], half, iterations=2, floor=0.02)
+            assert (joint.argmax(axis=1) == known).mean() > 0.9
+            found = small_grid().to_real(done.maps.volumes, corrected=False)
+            sign = 1 if known is state else -1
+            assert sign * cosine(found[0], DIFFERENCES[0]) > 0.7
+
+
+def test_known_particles_leave_a_group_that_they_are_no_part_of() -> None:
+    count = 500
+    state, store = true_state(count), opposite_states(count, 2.0)
+    wrong = np.random.default_rng(2).random(count) < 0.15
+    chain = Chain(everybody(count), empty_maps(2, 0.3), with_junk(np.ones(2)))
+    (done,), (joint,) = refine_chains(store, [chain], np.where(wrong, 1 - state, state), iterations=3, floor=0.02)
+    assert (joint.argmax(axis=1) == state)[wrong].mean() > 0.9
+    np.testing.assert_allclose(done.weights[:2], np.bincount(state) / count, atol=0.05)
 
 
 def test_steps_are_told_and_floors_kept() -> None:

@@ -188,9 +188,9 @@ def test_the_run_and_the_log_tell_what_happened(case: _Case) -> None:
 
 
 def test_junk_is_no_part_of_the_groups(tmp_path: Path) -> None:
-    made = simulate_small(tmp_path / "data", 400, junk=0.12)
+    made = simulate_small(tmp_path / "data", 300, junk=0.12)
     truth = pd.read_csv(made.truth).state.to_numpy()
-    result = sort_quietly(made.star, tmp_path / "out", max_groups=3, components=3)
+    result = sort_quietly(made.star, tmp_path / "out", max_groups=3, components=3, nxinit=18)
     # Junk may be a group of its own, but not part of another.
     assert purities(truth + 1, result.labels).min() > 0.95
     found = {int(np.bincount(truth[result.labels == group] + 1).argmax()) - 1 for group in range(len(result.groups))}

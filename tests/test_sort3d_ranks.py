@@ -19,10 +19,14 @@ from hpcsort.io import read_particles, write_tables
 from hpcsort.partitions import purities
 from hpcsort.sort3d import problem
 
+_SHORT = {"components": 1, "nxinit": 14}
+"""A small band and one map, on top of what `sort_quietly` asks for; as words for the command line:"""
+_WORDS = ("--max-groups", "2", "--depth-order", "1", "--components", "1", "--nxinit", "14")
+
 
 def _command(star: Path, out: Path, *more: str) -> tuple[str, ...]:
     files = ("--instack", str(star), "--output-dir", str(out))
-    return str(Path(small_chunks.__file__)), "sort3d", *files, "--max-groups", "2", "--components", "1", *more
+    return str(Path(small_chunks.__file__)), "sort3d", *files, *_WORDS, *more
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def test_files_do_not_depend_on_the_ranks(options: dict[str, str], ranks: tuple[
     find_mpiexec()
     # Three chunks, so that one of four ranks has none.
     made = simulate_small(tmp_path / "data", 3 * small_chunks.CHUNK)
-    sort_quietly(made.star, tmp_path / "out0", components=1, **options)
+    sort_quietly(made.star, tmp_path / "out0", **_SHORT, **options)
     expected = digests(tmp_path / "out0")
     assert {
         "Cluster_000.txt", "Core_set.txt", "particles.star", "anova.csv", "anova.txt", "vol_cluster001_half1.mrc",
@@ -50,7 +54,7 @@ def test_files_do_not_depend_on_the_ranks(options: dict[str, str], ranks: tuple[
     } <= set(expected)  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     for size in ranks:
-        done = run_mpi(size, *_command(made.star, tmp_path / f"out{size}", "--depth-order", "1", *words))
+        done = run_mpi(size, *_command(made.star, tmp_path / f"out{size}", *words))
         assert done.returncode == 0, done.stderr
         assert digests(tmp_path / f"out{size}") == expected
         run = json.loads((tmp_path / f"out{size}" / "run.json").read_text())
@@ -60,13 +64,13 @@ def test_files_do_not_depend_on_the_ranks(options: dict[str, str], ranks: tuple[
 
 def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     made = simulate_small(tmp_path / "data", 150)
-    first = sort_quietly(made.star, tmp_path / "first")
+    first = sort_quietly(made.star, tmp_path / "first", **_SHORT)
     order = np.random.default_rng(0).permutation(150)
     tables = starfile.read(made.star)
     tables["particles"] = tables["particles"].iloc[order].reset_index(drop=True)
     shuffled = made.star.with_name("shuffled.star")
     write_tables(shuffled, tables)
-    second = sort_quietly(shuffled, tmp_path / "second")
+    second = sort_quietly(shuffled, tmp_path / "second", **_SHORT)
     np.testing.assert_array_equal(second.labels, first.labels[order])
     np.testing.assert_array_equal(second.agreeing, first.agreeing[order])
     np.testing.assert_allclose(second.probability, first.probability[order])
@@ -75,11 +79,11 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
 
 def test_the_seed_decides_and_nothing_else(tmp_path: Path) -> None:
     made = simulate_small(tmp_path / "data", 200)
-    first, again = (sort_quietly(made.star, tmp_path / name) for name in ("first", "again"))
+    first, again = (sort_quietly(made.star, tmp_path / name, **_SHORT) for name in ("first", "again"))
     np.testing.assert_array_equal(again.labels, first.labels)
     # The table names its images from where it lies.
     assert digests(tmp_path / "again") == digests(tmp_path / "first")
-    other = sort_quietly(made.star, tmp_path / "other", seed=9)
+    other = sort_quietly(made.star, tmp_path / "other", seed=9, **_SHORT)
     assert (other.probability != first.probability).any()
     assert purities(pd.read_csv(made.truth).state, other.labels).min() >= 0.9
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcsort.sort3d.sizes import drop_small, res143, reset_classes, size_range, split_sizes
+from hpcsort.sort3d.sizes import res143, reset_classes, size_range
 
 _TOTAL = 10_000
 _CURVE = 1.0 / (1.0 + np.exp((np.arange(40) - 20) / 1.5))
@@ -64,46 +64,6 @@ def test_the_curve_belongs_to_all_particles_in_later_generations_too() -> None:
     assert whole == size_range(_CURVE, _TOTAL, 3000, 3, True)
     # The same curve from fewer particles promises more to each of them.
     assert res143(_CURVE, 3000, 500) > res143(_CURVE, _TOTAL, 500)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "large"),
-    [([5], [1]), ([7, 7, 7], [1, 1, 1]), ([900, 100], [1, 0]), ([900, 850, 100, 90, 800], [1, 1, 0, 0, 1]), ([], [])],
-)
-def test_sizes_are_split_by_their_ratios(sizes: list[int], large: list[int]) -> None:
-    assert split_sizes(np.array(sizes))[0].astype(int).tolist() == large
-
-
-@settings(max_examples=50)
-@given(sizes=st.lists(st.integers(0, 10**6), min_size=2, max_size=29))
-def test_the_largest_is_large_and_the_ratio_a_ratio(sizes: list[int]) -> None:
-    large, ratio = split_sizes(np.array(sizes))
-    assert large[int(np.argmax(sizes))]
-    assert 0 < ratio <= 1
-
-
-def _kept(sizes: list[int], low: int = 100, shells: list[int] | None = None) -> list[int]:
-    resolution = np.array(shells or [15] * len(sizes))
-    return np.flatnonzero(drop_small(np.array(sizes), low, resolution)).tolist()
-
-
-def test_remnants_go() -> None:
-    assert _kept([300, 310, 290, 305, 60, 40]) == [0, 1, 2, 3]
-    # 1.25 times the lowest minimum.
-    assert _kept([300, 310, 290, 305], low=235) == [0, 1, 3]
-    # A third of the largest.
-    assert _kept([900, 500, 450, 290], low=10) == [0, 1, 2]
-    # Beside large ones small ones are not groups.
-    assert _kept([900, 800, 290, 310], low=10) == [0, 1]
-    # The resolution of the largest but for two shells.
-    assert _kept([300, 310, 290], shells=[15, 15, 12]) == [0, 1]
-    assert _kept([300, 310, 290], shells=[15, 15, 13]) == [0, 1, 2]
-
-
-def test_two_sets_and_hopeless_sets_are_all_kept() -> None:
-    assert _kept([1000, 3]) == [0, 1]
-    assert _kept([30, 20, 25]) == [0, 1, 2]
-    assert _kept([]) == []
 
 
 @pytest.mark.parametrize(

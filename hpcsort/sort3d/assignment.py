@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["assign", "group_quota"]
+from hpcsort.sort3d.statistics import JUNK_KINDS
+
+__all__ = ["assign", "group_quota", "label_new_classes"]
 
 _FEW = 8
 """Missing particles up to which single moves are faster than prices."""
@@ -57,6 +59,27 @@ def assign(
         quota[unbounded:] = group_quota(minimum, bounded, len(members), count)
         labels[members] = _assign_with_quota(np.asarray(scores[members], np.float64), quota)
     return labels
+
+
+def label_new_classes(joint: np.ndarray, orientation: np.ndarray, minimum: int, groups: int) -> np.ndarray:
+    """Label particles by new classes that hold a minimum size; known groups and junk have none.
+
+    Parameters
+    ----------
+    joint : float64 (n, groups + K + 2), log of share times likelihood: known groups first, the kinds of junk last.
+    orientation : int (n,), orientation group of each particle.
+    minimum : smallest size of a new class.
+    groups : number of known groups.
+
+    Returns
+    -------
+    int64 (n,), new class from 0; -1 for a particle of a known group or junk.
+    """
+    classes = joint.shape[1] - JUNK_KINDS
+    placed = joint.argmax(axis=1) < classes
+    labels = np.full(len(joint), -1, np.int64)
+    labels[placed] = assign(joint[placed, :classes], orientation[placed], minimum, groups) - groups
+    return np.maximum(labels, -1)
 
 
 def _assign_with_quota(scores: np.ndarray, quota: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hpcsort.parallel import stream
 from hpcsort.partitions import intersect_groups, match_groups, rand_index
-from hpcsort.sort3d.assignment import assign
+from hpcsort.sort3d.assignment import label_new_classes
 from hpcsort.sort3d.finish import with_junk
 from hpcsort.sort3d.kmeans import iterate_chains, known_scores, score_chains
 from hpcsort.sort3d.lockstep import Chain, Field, clean_residuals
@@ -22,7 +22,6 @@ from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.records import BoxChains, BoxPlan
 from hpcsort.sort3d.refill import refill
 from hpcsort.sort3d.sizes import minimum_sizes, reset_classes, size_range, smallest_group
-from hpcsort.sort3d.statistics import JUNK_KINDS
 from hpcsort.sort3d.task import Task
 
 __all__ = ["classical_classes", "run_classical_layer"]
@@ -225,7 +224,7 @@ class _Box:
         known, junk = ground.store.gathered(ground.known), ground.store.gathered(ground.junk)
         joints = [_joint(known, score, junk, run.chain) for score, run in zip(scores, self.runs, strict=True)]
         least = self.runs[0].minimum if self._frozen else smallest_group(self._count)
-        labels = [_label(joint, ground.orientation, least, known.shape[1]) for joint in joints]
+        labels = [label_new_classes(joint, ground.orientation, least, known.shape[1]) for joint in joints]
         self.result = BoxChains((labels[0], labels[1]), (joints[0], joints[1]))
         matched = match_groups(labels[0], labels[1])
         ratio = 100.0 * matched.overlap.sum() / _placed(labels[0])
@@ -279,12 +278,3 @@ def _joint(known: np.ndarray, scores: np.ndarray, junk: np.ndarray, chain: Chain
     # One more for each class, so that none has share zero.
     sizes = np.bincount(both[chain.own].argmax(axis=1), minlength=both.shape[1]) + 1.0
     return np.asarray(np.concatenate([both, junk], axis=1) + np.log(with_junk(sizes)))
-
-
-def _label(joint: np.ndarray, orientation: np.ndarray, minimum: int, groups: int) -> np.ndarray:
-    """Return each particle's new class; -1 for a known group and for junk, which takes no part in the minimum sizes."""
-    classes = joint.shape[1] - JUNK_KINDS
-    placed = joint.argmax(axis=1) < classes
-    labels = np.full(len(joint), -1, np.int64)
-    labels[placed] = assign(joint[placed, :classes], orientation[placed], minimum, groups) - groups
-    return np.maximum(labels, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp, softmax
 
-from hpcsort.sort3d.assignment import assign
+from hpcsort.sort3d.assignment import label_new_classes
 from hpcsort.sort3d.classmaps import ClassMaps, maps_from_centres
 from hpcsort.sort3d.finish import Chain, refine_chains, with_junk
 from hpcsort.sort3d.learning import SubspaceRun, learn_subspaces
@@ -23,7 +23,7 @@ _CLASS_SHARE = 0.2
 """Prior power of a class's difference as a share of the consensus power."""
 FINISH_ITERATIONS = 4
 _SPARE = 2
-_WEIGHING_ITERATIONS, _WEIGHING_SHARE = 2, 0.07
+_WEIGHING_ITERATIONS, _WEIGHING_SHARE = 2, 0.1
 
 
 def finish_survey(task: Task, survey: Survey, number: int) -> tuple[BoxChains, np.ndarray]:
@@ -168,14 +168,5 @@ def _chains(task: Task, first: np.ndarray, second: np.ndarray) -> BoxChains:
     orientation = task.problem.orientation[task.active]
     joints = first[task.active], second[task.active]
     minimum = round(task.floors[-1] * int(task.active.sum()))
-    labels = [_label(joint, orientation, minimum, task.groups) for joint in joints]
+    labels = [label_new_classes(joint, orientation, minimum, task.groups) for joint in joints]
     return BoxChains((labels[0], labels[1]), joints)
-
-
-def _label(joint: np.ndarray, orientation: np.ndarray, minimum: int, groups: int) -> np.ndarray:
-    """Return the new class of every particle, -1 for a known group and for junk, which has no minimum size."""
-    classes = joint.shape[1] - JUNK_KINDS
-    junk = joint.argmax(axis=1) >= classes
-    labels = np.full(len(joint), -1, np.int64)
-    labels[~junk] = assign(joint[~junk, :classes], orientation[~junk], minimum, groups) - groups
-    return np.maximum(labels, -1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -12,41 +11,19 @@ from threadpoolctl import threadpool_limits
 from hpcsort.geometry import point_group
 from hpcsort.io import ParticleTable
 from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_GB, together
-from hpcsort.sort3d.covariates import write_group_statistics
 from hpcsort.sort3d.engine import FINISH_ITERATIONS
-from hpcsort.sort3d.final import GroupMaps, reconstruct_groups, write_group_maps
-from hpcsort.sort3d.folders import write_generations, write_master_files
+from hpcsort.sort3d.final import GroupMaps, reconstruct_groups
 from hpcsort.sort3d.generations import Sorting, sort_generations
 from hpcsort.sort3d.learning import SUBSPACE_ITERATIONS
 from hpcsort.sort3d.null import null_distribution, null_survey, solve_by_survey, weigh_survey
 from hpcsort.sort3d.options import SortOptions
-from hpcsort.sort3d.outputs import claim_folder, clear_folder, hash_inputs, write_clusters, write_run, write_table
+from hpcsort.sort3d.outputs import claim_folder, clear_folder
 from hpcsort.sort3d.problem import Problem, pose_problem, read_table
+from hpcsort.sort3d.results import Group, core_rows, describe_groups, particles_by_row, write_results
 from hpcsort.sort3d.sizes import smallest_group
-from hpcsort.sort3d.support import NullLevels, Support, carried_over, null_lines, supported, write_null
+from hpcsort.sort3d.support import NullLevels, Support, carried_over, null_lines, supported
 
 __all__ = ["Group", "SortResult", "sort3d"]
-
-
-@dataclass(frozen=True)
-class Group:
-    """A reproducible group.
-
-    Attributes
-    ----------
-    size : number of particles.
-    generation : in which it was found, from 0.
-    reproducibility, chance_mean, chance_std, p : Jaccard score of independent chains against chance.
-    resolution_A : of its final map, FSC 0.143.
-    """
-
-    size: int
-    generation: int
-    reproducibility: float
-    chance_mean: float
-    chance_std: float
-    p: float
-    resolution_A: float
 
 
 @dataclass(frozen=True)
@@ -130,17 +107,17 @@ def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortRes
     ):
         sorting = sort_generations(problem, tell, progress)
     null = _against_null(problem, sorting, tell, seconds) if options.null else None
-    particles = _by_row(problem, sorting)
+    particles = particles_by_row(problem, sorting)
     labels = particles.labels
     with Stage("final maps", seconds):
         maps = _final_maps(problem, labels, sorting)
     resolutions = [group.resolution_A for group in maps or []]
-    groups = _groups(sorting, labels, resolutions) if comm.is_root else []
+    groups = describe_groups(sorting, labels, resolutions) if comm.is_root else []
     memory = peak_memory_GB(comm)
     warnings: list[str] = []
     with together(comm):
         if comm.is_root:
-            warnings = _write(problem, sorting, particles, maps or [], groups, seconds, memory, null)
+            warnings = write_results(problem, sorting, particles, maps or [], groups, seconds, memory, null)
     for warning in warnings:
         tell(f"Warning: {warning}")
     _tell_end(tell, sorting, labels, groups, seconds, memory)
@@ -168,27 +145,6 @@ def _against_null(
     return levels, support
 
 
-@dataclass(frozen=True)
-class _Particles:
-    """What is known of each particle, by the row of the table; bad images have zeros."""
-
-    labels: np.ndarray
-    agreeing: np.ndarray
-    probability: np.ndarray
-    junk: np.ndarray
-
-
-def _by_row(problem: Problem, sorting: Sorting) -> _Particles:
-    count = len(problem.table)
-    labels, agreeing, junk = np.full(count, -1, np.int64), np.zeros(count), np.zeros(count)
-    probability = np.zeros((count, sorting.probability.shape[1]))
-    labels[problem.rows] = sorting.labels
-    agreeing[problem.rows] = sorting.agreeing
-    probability[problem.rows] = sorting.probability
-    junk[problem.rows] = sorting.junk
-    return _Particles(labels, agreeing, probability, junk)
-
-
 def expected_steps(depth_order: int) -> int:
     """Estimate the iterations of two generations and a look into five groups: for the progress line."""
     learned, finished = SUBSPACE_ITERATIONS + 1, FINISH_ITERATIONS
@@ -206,7 +162,7 @@ def _final_maps(problem: Problem, labels: np.ndarray, sorting: Sorting) -> list[
     options, table = problem.options, problem.table
     assert table.box_px is not None
     members = [np.flatnonzero(labels == group) for group in range(len(sorting.origin))]
-    core = _core_rows(problem, labels)
+    core = core_rows(problem, labels)
     if _wants_core_map(options, len(core), problem.count):
         members.append(core)
     half = np.zeros(len(table), np.int64)
@@ -220,83 +176,6 @@ def _final_maps(problem: Problem, labels: np.ndarray, sorting: Sorting) -> list[
         mask=problem.mask,
         symmetry=point_group(options.sym),
     )
-
-
-def _core_rows(problem: Problem, labels: np.ndarray) -> np.ndarray:
-    """Unaccounted particles whose images are good."""
-    return np.sort(problem.rows[labels[problem.rows] < 0])
-
-
-def _groups(sorting: Sorting, labels: np.ndarray, resolutions: list[float]) -> list[Group]:
-    return [
-        Group(
-            int((labels == index).sum()), sorting.origin[index], sorting.reproducibility[index],
-            sorting.chance_mean[index], sorting.chance_std[index], sorting.p[index], resolutions[index],
-        )
-        for index in range(len(sorting.origin))
-    ]  # fmt: skip
-
-
-def _write(
-    problem: Problem,
-    sorting: Sorting,
-    particles: _Particles,
-    maps: list[GroupMaps],
-    groups: list[Group],
-    seconds: dict[str, float],
-    memory: float,
-    null: tuple[NullLevels, Support] | None,
-) -> list[str]:
-    """Write all results; returns warnings about the groups."""
-    options, table = problem.options, problem.table
-    folder = options.output_dir
-    labels = particles.labels
-    write_clusters(folder, labels, _core_rows(problem, labels), sorting.origin)
-    own = [labels == index for index in range(len(groups))]
-    probability = np.where(labels >= 0, particles.probability.max(axis=1, initial=0.0), 0.0)
-    for index, members in enumerate(own):
-        probability[members] = particles.probability[members, index]
-    write_table(folder, table, labels, particles.agreeing, probability, particles.probability, particles.junk)
-    for index, group_maps in enumerate(maps):
-        stem = f"vol_cluster{index:03d}" if index < len(groups) else "volume_core"
-        write_group_maps(folder, stem, group_maps, table.pixel_size_A, map_format=options.map_format)
-    write_generations(
-        folder,
-        sorting.generations,
-        problem.rows,
-        include_unaccounted=options.include_unaccounted,
-        frequencies=[table.pixel_size_A / group.resolution_A for group in groups],
-        seed=options.seed,
-    )
-    fsc = problem.consensus.fsc[: problem.consensus.grid.radius + 1]
-    write_master_files(folder, table, problem.rows, problem.half, fsc, labels, core_has_map=len(maps) > len(groups))
-    warnings = write_group_statistics(folder, table, problem.rows, labels[problem.rows], point_group(options.sym))
-    results: dict[str, Any] = {
-        "particles": len(table),
-        "accounted": int((labels >= 0).sum()),
-        "bad_images": [image.describe() for image in problem.bad],
-        "warnings": warnings,
-        "null": None if null is None else write_null(folder, *null),
-        "groups": [{key: _plain(value) for key, value in vars(group).items()} for group in groups],
-        "held_out": [
-            {
-                "generation": generation.number,
-                "before_finishing": generation.held,
-                "after_finishing": generation.finished,
-                "chosen": generation.classes,
-            }
-            for generation in sorting.generations
-        ],
-        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-        "peak_memory_GB_of_a_rank": round(memory, 3),
-    }
-    write_run(folder, options, problem.comm.size, hash_inputs(options, table), results)
-    return warnings
-
-
-def _plain(value: float) -> float | None:
-    """JSON has no infinity: an unknown resolution is null."""
-    return value if np.isfinite(value) else None
 
 
 def _tell_end(

@@ -1,4 +1,4 @@
-"""Group sizes: the minimum and its schedule, what the FSC says of it, and which groups are too small to keep."""
+"""Group sizes: the minimum and its schedule, what the FSC says of it, and how many groups are left."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import numpy as np
 
 from hpcsort.volumes import fsc_of_size, last_shell_above
 
-__all__ = ["drop_small", "minimum_sizes", "res143", "reset_classes", "size_range", "smallest_group", "split_sizes"]
+__all__ = ["minimum_sizes", "res143", "reset_classes", "size_range", "smallest_group"]
 
 _SMALLEST_SHARE = 0.01
 _FEWEST = 30
 _FEWEST_STEP = 5
 _WIDEST, _HIGHEST, _LOWEST = 0.25, 0.90, 1 / 3
 """Widest range of sizes of one resolution, and the range that replaces a wider one, in units of an even share."""
-_LARGER, _LEAST_PART = 1.25, 1 / 3
-_ALIKE = 0.5
-_SPLIT_ROUNDS = 4
 _IGNORED_SHARE = 0.01
 
 
@@ -110,56 +107,6 @@ def _same_resolution(fsc: np.ndarray, total: int, size: int, even: int) -> tuple
     while high + step <= even and res143(fsc, total, high + step) == shell:
         high += step
     return low, high
-
-
-def split_sizes(sizes: np.ndarray) -> tuple[np.ndarray, float]:
-    """Split group sizes into large and small ones around two centroids, nearness being a ratio.
-
-    Returns
-    -------
-    large : bool (K,); a single group is large, two are large and small.
-    ratio : small centroid / large centroid, 1 where there is nothing to split.
-    """
-    values = np.maximum(np.asarray(sizes, np.float64), 1.0)
-    large = np.ones(len(values), bool)
-    if len(values) < 2 or values.min() == values.max():
-        return large, 1.0
-    centres = np.array([values.max(), values.min()])
-    for _ in range(_SPLIT_ROUNDS):
-        away = np.abs(np.log(values[:, None] / centres))
-        large = away[:, 0] <= away[:, 1]
-        # The largest stays large and the smallest small, so neither side is ever empty.
-        centres = np.array([values[large].mean(), values[~large].mean()])
-    return large, float(centres[1] / centres[0])
-
-
-def drop_small(sizes: np.ndarray, low: int, resolution: np.ndarray, lost_shells: int = 1) -> np.ndarray:
-    """Tell which stable sets of a box are groups and which are remnants (SORT3D_DEPTH's rules within a box).
-
-    Parameters
-    ----------
-    sizes : int (M,), particles of each stable set.
-    low : lowest minimum group size.
-    resolution : int (M,), `res143` of each size.
-    lost_shells : by how many shells a group may fall short of the largest one's resolution, mu of the reference.
-
-    Returns
-    -------
-    bool (M,), sets to keep; all of them where there are at most two, or where no set passes.
-    """
-    count = len(sizes)
-    everything = np.ones(count, bool)
-    if count <= 2:
-        return everything
-    large, ratio = split_sizes(sizes)
-    all_but_one_small = int(large.sum()) == 1
-    keep = everything.copy() if ratio > _ALIKE or all_but_one_small else large
-    largest = int(np.argmax(sizes))
-    keep = keep & (np.asarray(sizes) > _LARGER * low)
-    keep &= resolution[largest] - np.asarray(resolution) <= lost_shells + 1
-    keep &= np.asarray(sizes) > _LEAST_PART * sizes[largest]
-    keep &= np.asarray(sizes) > np.std(sizes)
-    return keep if keep.any() else everything
 
 
 def reset_classes(stable_sizes: np.ndarray, unaccounted: int, count: int, classes: int) -> int:
