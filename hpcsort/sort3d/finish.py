@@ -48,7 +48,7 @@ class Chain:
     ----------
     learns : bool (n,), particles (of all ranks, in sort order) that make its maps.
     maps : its classes, those of known groups first.
-    weights : float64 (K + 2,), shares of the classes and of the kinds of junk among the particles that are sorted.
+    weights : float64 (K + 2,), shares of the classes and of the kinds of junk among all particles.
     start : int (n,), classes of a start partition, -1 for none; the maps are then made from these before they are
         compared with anything. None starts from ``maps``.
     """

@@ -83,9 +83,10 @@ def _pose(problem: Problem, known: np.ndarray, number: int, minimum: int, progre
     most = options.max_groups
     if options.img_per_grp is not None:
         most = min(max(active // options.img_per_grp, 1), options.max_groups if number else _MOST_ASKED)
-    most = max(min(most, active // minimum), 1)
+    usable = int(((known < 0) & (problem.empty <= 0.5)).sum())
+    most = max(min(most, usable // minimum), 1)
     floors = tuple(size / active for size in _schedule(problem, active, most, minimum))
-    return Task(problem, number, known, floors, lambda note: progress.step(1, note)), most
+    return Task(problem, number, known.copy(), floors, lambda note: progress.step(1, note)), most
 
 
 def _schedule(problem: Problem, active: int, most: int, minimum: int) -> list[int]:

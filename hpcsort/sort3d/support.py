@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hpcsort.io import write_text_atomically
 from hpcsort.partitions import match_groups
 
 __all__ = ["NullLevels", "Support", "carried_over", "null_lines", "stable_sets", "supported", "write_null"]
@@ -141,7 +143,8 @@ def null_lines(levels: NullLevels, support: Support) -> list[str]:
     verdict = "more than one state" if support.existence <= _LEVEL else "no evidence of more than one state"
     verdict = "too few sets to tell" if few else verdict
     lines = [
-        f"Null: {count} sets of one state with the same poses, CTFs, errors and noise were sorted the same way.",
+        f"Null: {count} simulated set{'s' if count != 1 else ''} of one state with the same poses, CTFs, errors and noise, "
+        "sorted the same way.",
         f"  The data gain {support.gain:.3f} a particle by more than one class, the null sets "
         f"{levels.gains.mean():.3f} +- {levels.gains.std():.3f}: {verdict} (p = {support.existence:.2g}).",
         f"  The most reproducible group of a null set in {levels.classes} classes reaches "
@@ -165,12 +168,13 @@ def null_lines(levels: NullLevels, support: Support) -> list[str]:
 
 def write_null(folder: Path, levels: NullLevels, support: Support) -> dict[str, Any]:
     """Write null.csv into ``folder``, a row for the data and one for each null set; return the summary for run.json."""
-    with (folder / "null.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["set", "gain", "largest_reproducibility"])
-        table.writerow(["data", repr(support.gain), repr(float(support.reproducibility.max(initial=0.0)))])
-        for number, row in enumerate(zip(levels.gains.tolist(), levels.reproducibility.tolist(), strict=True)):
-            table.writerow([number, *map(repr, row)])
+    text = StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["set", "gain", "largest_reproducibility"])
+    table.writerow(["data", repr(support.gain), repr(float(support.reproducibility.max(initial=0.0)))])
+    for number, row in enumerate(zip(levels.gains.tolist(), levels.reproducibility.tolist(), strict=True)):
+        table.writerow([number, *map(repr, row)])
+    write_text_atomically(folder / "null.csv", text.getvalue())
     return {
         "sets": len(levels),
         "classes": levels.classes,
