@@ -143,8 +143,8 @@ def null_lines(levels: NullLevels, support: Support) -> list[str]:
     verdict = "more than one state" if support.existence <= _LEVEL else "no evidence of more than one state"
     verdict = "too few sets to tell" if few else verdict
     lines = [
-        f"Null: {count} simulated set{'s' if count != 1 else ''} of one state with the same poses, CTFs, errors and noise, "
-        "sorted the same way.",
+        f"Null: {count} simulated set{'s' if count != 1 else ''} of one state with the same poses, CTFs, "
+        "errors and noise, sorted the same way.",
         f"  The data gain {support.gain:.3f} a particle by more than one class, the null sets "
         f"{levels.gains.mean():.3f} +- {levels.gains.std():.3f}: {verdict} (p = {support.existence:.2g}).",
         f"  The most reproducible group of a null set in {levels.classes} classes reaches "
