@@ -272,7 +272,7 @@ def test_the_null_is_written_and_told(tmp_path: Path) -> None:
     assert summary["existence_p"] == pytest.approx(1 / 3)
     assert summary["supported_groups"] == 0
     told = "\n".join(null_lines(levels, support))
-    assert "2 sets of one state" in told
+    assert "2 simulated sets of one state" in told
     assert "--null 19" in told
     assert "not supported" not in told
     more = NullLevels(2, np.linspace(0.1, 0.2, 19), np.linspace(0.3, 0.4, 19))
