@@ -23,6 +23,7 @@ _CLASS_SHARE = 0.2
 """Prior power of a class's difference as a share of the consensus power."""
 FINISH_ITERATIONS = 4
 _SPARE = 2
+"""Components that are learned beyond those that predict unseen particles: EM converges faster with some to spare."""
 _WEIGHING_ITERATIONS, _WEIGHING_SHARE = 2, 0.1
 
 

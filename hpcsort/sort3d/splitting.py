@@ -1,7 +1,7 @@
 """Groups of a generation, with what chains say of them; each is looked into once more, and split where it is mixed.
 
 The subspace of a whole stack may miss what distinguishes the halves of one group. So a subspace is learned from every
-group alone, all other groups standing where they are.
+group and what is left over; in map space all other groups take part, and begin where they are.
 """
 
 from __future__ import annotations

@@ -43,8 +43,6 @@ all; held-out likelihood chooses (benchmarks/accuracy.md)."""
 COMPONENTS = (8, 16, 24)
 COMPONENTS_AFTER = (4, 8)
 """Components that are learned, one number after the other: from a whole stack, and from what is left over."""
-_SPARE = 2
-"""Components that are learned beyond those that predict unseen particles: EM converges faster with some to spare."""
 STARTS = 4
 _BATCH = 3
 _STANDARD_ERRORS = 2.0
