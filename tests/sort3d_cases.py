@@ -19,7 +19,7 @@ from hpcsort.parallel import Communicator, SerialComm
 from hpcsort.simulation import SectionMaker
 from hpcsort.sort3d import SortOptions
 from hpcsort.sort3d.problem import Band
-from hpcsort.sort3d.statistics import JUNK_KINDS, Statistics
+from hpcsort.sort3d.statistics import Statistics
 from hpcsort.sort3d.store import ParticleStore
 from hpcsort.sort3d.subspace import NUISANCES, nuisance_maps
 from hpcsort.sort3d.task import Task
@@ -227,4 +227,4 @@ def seen_at_centres(
     linear = np.einsum("nab,nb->na", precision, centres[state]) + np.einsum(
         "nab,nb->na", root, draw.normal(size=(len(state), 2))
     )
-    return Statistics(linear, precision, np.zeros((len(state), JUNK_KINDS))), state
+    return Statistics(linear, precision), state

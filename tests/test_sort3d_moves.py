@@ -9,7 +9,7 @@ from sort3d_cases import CENTRES, on_ranks, seen_at_centres
 from hpcsort.parallel import Communicator, SerialComm
 from hpcsort.sort3d.mixture import fit_mixture
 from hpcsort.sort3d.moves import best_mixtures, improve_mixture, split_direction
-from hpcsort.sort3d.statistics import JUNK_KINDS, Statistics
+from hpcsort.sort3d.statistics import Statistics
 
 
 def test_true_centres_and_shares_come_back() -> None:
@@ -88,7 +88,7 @@ def _along(axis: np.ndarray, deviation: float, count: int = 4000) -> Statistics:
     precision = root @ root.transpose(0, 2, 1)
     places = CENTRES[0][0] * np.ones(3) + deviation * draw.normal(size=(count, 1)) * axis
     linear = np.einsum("nab,nb->na", precision, places) + np.einsum("nab,nb->na", root, draw.normal(size=(count, 3)))
-    return Statistics(linear, precision, np.zeros((count, JUNK_KINDS)))
+    return Statistics(linear, precision)
 
 
 @pytest.mark.parametrize("deviation", [0.3, 0.8])

@@ -25,7 +25,7 @@ from hpcsort.kernels import extract_sections
 from hpcsort.parallel import Communicator
 from hpcsort.sort3d import statistics as module
 from hpcsort.sort3d.statistics import JUNK_KINDS, Statistics, junk_scores, particle_statistics, reduced_moments
-from hpcsort.sort3d.subspace import NUISANCES, Subspace
+from hpcsort.sort3d.subspace import NUISANCES, Subspace, moments, unpack_lower
 
 
 def _real(values: np.ndarray) -> np.ndarray:
@@ -41,7 +41,7 @@ def test_reduced_moments_are_the_marginal_likelihood(nuisances: int, components:
     images = draw.normal(size=(count, pixels)) + 1j * draw.normal(size=(count, pixels))
     linear = np.einsum("npa,np->na", predicted.conj(), images).real
     gram = np.einsum("npa,npb->nab", predicted.conj(), predicted).real
-    statistics = Statistics(*reduced_moments(linear, gram, nuisances), _no_junk(count))
+    statistics = Statistics(*reduced_moments(linear, gram, nuisances))
     points = draw.normal(size=(5, components))
     found = statistics.scores(points)
     for i in range(count):
@@ -55,7 +55,7 @@ def test_reduced_moments_are_the_marginal_likelihood(nuisances: int, components:
 def test_rows_latents_and_scores_belong_together() -> None:
     draw = np.random.default_rng(0)
     root = draw.normal(size=(7, 3, 3))
-    statistics = Statistics(draw.normal(size=(7, 3)), root @ root.transpose(0, 2, 1), draw.normal(size=(7, 2)))
+    statistics = Statistics(draw.normal(size=(7, 3)), root @ root.transpose(0, 2, 1))
     latents = statistics.latents()
 
     def posterior(points: np.ndarray) -> np.ndarray:
@@ -67,19 +67,15 @@ def test_rows_latents_and_scores_belong_together() -> None:
     for _ in range(20):
         assert (posterior(latents + 0.1 * draw.normal(size=(7, 3))) < best).all()
     assert len(statistics) == 7
-    np.testing.assert_array_equal(statistics.rows(np.array([4, 2])).junk, statistics.junk[[4, 2]])
+    np.testing.assert_array_equal(statistics.rows(np.array([4, 2])).linear, statistics.linear[[4, 2]])
     np.testing.assert_array_equal(statistics.scores(np.zeros((2, 3))), 0.0)
-
-
-def _no_junk(count: int) -> np.ndarray:
-    return np.zeros((count, JUNK_KINDS))
 
 
 @pytest.mark.parametrize("components", [1, 2, 3])
 def test_component_gains_are_gaussian_integrals(components: int) -> None:
     draw = np.random.default_rng(components)
     root = 0.6 * draw.normal(size=(4, components, components))
-    statistics = Statistics(1.5 * draw.normal(size=(4, components)), root @ root.transpose(0, 2, 1), _no_junk(4))
+    statistics = Statistics(1.5 * draw.normal(size=(4, components)), root @ root.transpose(0, 2, 1))
     gains = statistics.component_gains()
     nodes, weights = hermegauss(60)
     for leading in range(components + 1):
@@ -137,12 +133,14 @@ def test_junk_is_told_from_particles() -> None:
     other = ctfs * exact_sections(2.0 * blobs(SIZE, 77), views(count, 5))
     images = np.select([kind[:, None] == 0, kind[:, None] == 1], [sections, 0 * sections], other) + noise(count, 3)
     band = small_band(make_store(band_data(images - sections, ctfs, rotations)), volume)
-    (statistics,) = particle_statistics(band.store, [band.start()])
-    assert statistics.junk.shape == (count, JUNK_KINDS)
-    assert (statistics.junk[kind == 0] < 0).all()
-    assert (statistics.junk[kind == 1].argmax(axis=1) == 0).mean() > 0.9
-    assert (statistics.junk[kind == 1].max(axis=1) > 0).all()
-    assert (statistics.junk[kind == 2, 1] > 0).mean() > 0.9
+    subspace = band.start()
+    linear, packed = moments(band.store, subspace.volumes(), NUISANCES, subspace.grid.pad, slice(0, count))
+    junk = junk_scores(linear, unpack_lower(packed, NUISANCES), float(subspace.spread[0]))
+    assert junk.shape == (count, JUNK_KINDS)
+    assert (junk[kind == 0] < 0).all()
+    assert (junk[kind == 1].argmax(axis=1) == 0).mean() > 0.9
+    assert (junk[kind == 1].max(axis=1) > 0).all()
+    assert (junk[kind == 2, 1] > 0).mean() > 0.9
 
 
 def _case(count: int) -> tuple[Subspace, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -182,7 +180,7 @@ def test_statistics_of_all_particles_reach_every_rank_with_the_same_bits(ranks: 
             make_store(band_data(images, ctfs, rotations), comm), [subspace, subspace.leading(1)]
         )
         assert [len(statistics) for statistics in found] == [300, 300]
-        return [part.tobytes() for one in found for part in (one.linear, one.precision, one.junk)]
+        return [part.tobytes() for one in found for part in (one.linear, one.precision)]
 
     (alone,) = on_ranks(1, work)
     for told in on_ranks(ranks, work):

@@ -31,19 +31,17 @@ class Statistics:
     ----------
     linear : float64 (n, J), b_i.
     precision : float64 (n, J, J), M_i, symmetric and positive semi-definite.
-    junk : float64 (n, 2), log-likelihood ratios of the kinds of junk (`junk_scores`).
     """
 
     linear: np.ndarray
     precision: np.ndarray
-    junk: np.ndarray
 
     def __len__(self) -> int:
         return len(self.linear)
 
     def rows(self, index: np.ndarray) -> Statistics:
         """Statistics of some particles."""
-        return Statistics(self.linear[index], self.precision[index], self.junk[index])
+        return Statistics(self.linear[index], self.precision[index])
 
     def component_gains(self) -> np.ndarray:
         """Log-likelihood ratios (n, J + 1) of the first 0, 1, ... J components, latents of N(0, 1) integrated out."""
@@ -56,7 +54,7 @@ class Statistics:
 
     def leading(self, components: int) -> Statistics:
         """Statistics in the first components only."""
-        return Statistics(self.linear[:, :components], self.precision[:, :components, :components], self.junk)
+        return Statistics(self.linear[:, :components], self.precision[:, :components, :components])
 
     def scores(self, points: np.ndarray) -> np.ndarray:
         """Log-likelihood ratios (n, K) of the points (K, J)."""
@@ -98,18 +96,13 @@ def particle_statistics(store: ParticleStore, subspaces: list[Subspace]) -> list
     volumes = [subspace.volumes() for subspace in subspaces]
     linear = [np.empty((len(store.data), subspace.components)) for subspace in subspaces]
     precision = [np.empty((*part.shape, part.shape[1])) for part in linear]
-    junk = [np.empty((len(store.data), JUNK_KINDS)) for _ in subspaces]
     for block in store.blocks():
         for index, subspace in enumerate(subspaces):
             total = NUISANCES + subspace.components
             first, packed = moments(store, volumes[index], total, subspace.grid.pad, block.local)
             gram = unpack_lower(packed, total)
             linear[index][block.local], precision[index][block.local] = reduced_moments(first, gram, NUISANCES)
-            junk[index][block.local] = junk_scores(first, gram, float(subspace.spread[0]))
-    return [
-        Statistics(store.gathered(one), store.gathered(two), store.gathered(three))
-        for one, two, three in zip(linear, precision, junk, strict=True)
-    ]
+    return [Statistics(store.gathered(one), store.gathered(two)) for one, two in zip(linear, precision, strict=True)]
 
 
 def junk_scores(linear: np.ndarray, gram: np.ndarray, contrast: float) -> np.ndarray:
