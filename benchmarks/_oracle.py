@@ -1,4 +1,9 @@
-"""What is possible at most at given poses: maximum likelihood with the true maps and the true shares of the states."""
+"""What is possible at given poses: with the true maps, and with maps of the true groups.
+
+The first is maximum likelihood, which no sort can beat; it knows the maps. The second is what this program's own scores
+say when its classes begin at the truth: what is lost from the first to the second is lost because maps have to be
+learned from the noisy particles themselves, and only what is lost beyond that is the fault of the search.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +17,21 @@ from hpcsort.geometry import relion_matrices
 from hpcsort.images import BandData, load_band
 from hpcsort.io import ImageReader, read_map, read_particles
 from hpcsort.kernels import extract_sections, interleave, score_sections
+from hpcsort.parallel import SerialComm
 from hpcsort.partitions import adjusted_rand_index
 from hpcsort.simulation.domains import soft_ball
+from hpcsort.sort3d import SortOptions
+from hpcsort.sort3d.engine import weigh_groups
+from hpcsort.sort3d.learning import SubspaceRun, learn_subspaces
+from hpcsort.sort3d.problem import pose_problem, read_table
+from hpcsort.sort3d.task import Task
 from hpcsort.volumes import BandGrid
 
 _BATCH = 1000
 _PAD = 2
 _DEV5_CENTRES = ((22, 37, 17), (31, 33, 56), (52, 27, 35), (36, 17, 20))
 _DEV5_RADIUS = 12.0
+_COMPONENTS, _SHARE = 8, 0.05
 
 
 def oracle_labels(folder: Path) -> np.ndarray | None:
@@ -55,6 +67,22 @@ def oracle_scores(folder: Path) -> tuple[float, float]:
         return float("nan"), float("nan")
     truth = pd.read_csv(folder / "truth.csv")["state"].to_numpy()
     return float((labels == truth)[truth >= 0].mean()), adjusted_rand_index(truth, labels)
+
+
+def truth_start_scores(folder: Path) -> tuple[float, float]:
+    """Share of right labels and ARI of the sort's own last step, begun at the true groups (junk left out)."""
+    comm = SerialComm()
+    asked = SortOptions(instack=folder / "particles.star", output_dir=folder, quiet=True)
+    problem = pose_problem(asked, *read_table(asked, comm), comm, lambda note: None)
+    truth = pd.read_csv(folder / "truth.csv")["state"].to_numpy()[problem.rows]
+    task = Task(problem, 0, np.full(problem.count, -1), (1.0,), lambda note: None)
+    band = problem.narrow
+    run = SubspaceRun("spreads of the nuisances", task.usable, _COMPONENTS, _SHARE * band.power)
+    (learned,) = learn_subspaces(band.store, band.start(), [run], seed=0)
+    groups = int(truth.max()) + 1
+    labels = weigh_groups(task, np.maximum(truth, -1), learned.spread)[:, :groups].argmax(axis=1)
+    real = truth >= 0
+    return float((labels == truth)[real].mean()), adjusted_rand_index(truth[real], labels[real])
 
 
 def _true_maps(folder: Path) -> np.ndarray | None:

@@ -26,22 +26,15 @@ class Scheme:
 DEFAULT = Scheme("default")
 SCHEMES = [
     DEFAULT,
-    Scheme("one pair of chains (--depth-order 1)", options={"depth_order": 1}),
-    Scheme("same data, other starts (--independence starts)", options={"independence": "starts"}),
     Scheme("K-means in map space from random starts (--engine maps)", options={"engine": "maps"}),
-    Scheme("the same with fuzzy membership (--use-umat)", options={"engine": "maps", "use_umat": True}),
-    Scheme("half of the finishing in map space", {"engine.FINISH_ITERATIONS": 2}),
-    Scheme("twice the finishing in map space", {"engine.FINISH_ITERATIONS": 8}),
-    Scheme("finishing without the scale of the classes", {"finish._SCALE_RANGE": (1.0, 1.0)}),
+    Scheme("same data, other starts (--independence starts)", options={"independence": "starts"}),
+    Scheme("one pair of chains (--depth-order 1)", options={"depth_order": 1}),
     Scheme("finishing without leave-one-out", {"finish._SMALL_SHARE": 2.0}),
+    Scheme("finishing without the scale of the classes", {"finish._SCALE_RANGE": (1.0, 1.0)}),
+    Scheme("half of the finishing in map space", {"engine.FINISH_ITERATIONS": 2}),
+    Scheme("band marching, to 24 px", {"problem._WIDE": 24, "finish.MARCHING": 2}),
+    Scheme("wide bands (18 and 24 px)", {"problem._NARROW": 18, "problem._WIDE": 24}),
     Scheme("prior of the subspace 0.015 alone", {"survey.PRIOR_SHARES": (0.015,)}),
-    Scheme("prior of the subspace 0.05 alone", {"survey.PRIOR_SHARES": (0.05,)}),
-    Scheme("prior of the classes / 3", {"engine._CLASS_SHARE": 0.07}),
-    Scheme("prior of the classes * 3", {"engine._CLASS_SHARE": 0.6}),
-    Scheme("narrow bands (10 and 14)", {"problem._NARROW": 10, "problem._WIDE": 14}),
-    Scheme("wide bands (18 and 24)", {"problem._NARROW": 18, "problem._WIDE": 24}),
-    Scheme("8 components at most", {"survey.COMPONENTS": (8,)}),
-    Scheme("5 components", options={"components": 5}),
 ]
 SCHEME_SETS = ["dev5", "uneven", "preferred", "poses", "junk", "rotation", "low", "single"]
 

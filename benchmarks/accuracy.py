@@ -3,7 +3,10 @@
     python benchmarks/accuracy.py [--work DIR] [--sets NAME,...] [--reliability] [--shared ../shared] [--ranks 2]
     python benchmarks/accuracy.py --sweep       the seed set, asked for 5 to 11 groups
     python benchmarks/accuracy.py --schemes     single decisions of the method changed
+    python benchmarks/accuracy.py --oracle      what is possible
     python benchmarks/accuracy.py --all         everything
+
+With --keep, sorts whose results are in the folder --work are not made again: a long table can be made in parts.
 
 Every set is made by `hpcsort simulate` (the set "dev5" is read from the shared folder, and the ribosome sets need its
 map; without it the built-in phantom takes its place) and sorted with default options under mpiexec.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import platform
 import tempfile
 from pathlib import Path
@@ -20,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from _measures import measure, read_truth, reliability_rows
-from _oracle import oracle_scores
+from _oracle import oracle_scores, truth_start_scores
 from _schemes import DEFAULT, SCHEME_SETS, SCHEMES, Scheme, check_schemes, sort_set
 from _sets import SETS, SHARED, make_set
 
@@ -47,8 +51,8 @@ _BINS_HEAD = "| set | probability | particles | mean probability | share right |
 class Bench:
     """Sets on disk, each with its truth and its oracle, which are found once."""
 
-    def __init__(self, work: Path, shared: Path, ranks: int) -> None:
-        self._work, self._shared, self._ranks = work, shared, ranks
+    def __init__(self, work: Path, shared: Path, ranks: int, keep: bool) -> None:
+        self._work, self._shared, self._ranks, self._keep = work, shared, ranks, keep
         self._oracles: dict[str, tuple[float, float]] = {}
 
     def sort(self, name: str, out: str, scheme: Scheme = DEFAULT) -> dict[str, Any] | None:
@@ -56,11 +60,23 @@ class Bench:
         folder = make_set(name, self._work, self._shared)
         if folder is None:
             return None
+        kept = self._work / "results" / f"{name} {scheme.name.replace('/', ':')}.json"
+        if self._keep and kept.exists():
+            result: dict[str, Any] = json.loads(kept.read_text())
+            return result | {"reliability": None}
         if name not in self._oracles:
             self._oracles[name] = oracle_scores(folder)
         sort_set(folder, self._work / out, self._ranks, scheme)
         right, ari = self._oracles[name]
-        return measure(read_truth(folder), self._work / out) | {"oracle": right, "oracle ARI": ari}
+        result = measure(read_truth(folder), self._work / out) | {"oracle": right, "oracle ARI": ari}
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps({key: value for key, value in result.items() if key != "reliability"}))
+        return result
+
+    def possible(self, name: str) -> tuple[float, float, float, float] | None:
+        """Share right and ARI with the true maps, and begun at the true groups; None where the set cannot be had."""
+        folder = make_set(name, self._work, self._shared)
+        return None if folder is None else (*oracle_scores(folder), *truth_start_scores(folder))
 
     def particles(self, name: str) -> int:
         """Size of a set."""
@@ -82,6 +98,16 @@ def table_of_sets(bench: Bench, names: list[str], reliability: bool) -> None:
         print(f"\n{_BINS_HEAD}", *bins, sep="\n", flush=True)
 
 
+def table_of_oracles(bench: Bench, names: list[str]) -> None:
+    """Print what is possible."""
+    print("| set | true maps: right % | ARI | begun at the true groups: right % | ARI |\n|---|---:|---:|---:|---:|")
+    for name in names:
+        found = bench.possible(name)
+        if found is not None:
+            cells = [_number(100 * found[0], 1), _number(found[1], 3), _number(100 * found[2], 1), _number(found[3], 3)]
+            print("| " + " | ".join([name, *cells]) + " |", flush=True)
+
+
 def table_of_sizes(bench: Bench, name: str) -> None:
     """Ask for other numbers of groups than there are."""
     _print_head(name)
@@ -96,20 +122,25 @@ def table_of_sizes(bench: Bench, name: str) -> None:
 def table_of_schemes(bench: Bench, names: list[str]) -> None:
     """Sort with single decisions changed: a table for every set, then one of all."""
     results: dict[tuple[str, str], dict[str, Any]] = {}
-    for name in names:
-        print(f"\n{name}: {SETS[name].told}\n")
-        _print_head("scheme")
-        for scheme in SCHEMES:
-            result = bench.sort(name, "out_scheme", scheme)
+    for scheme in SCHEMES:
+        print(f"\n{scheme.name}\n")
+        _print_head("set")
+        for name in names:
+            result = bench.sort(name, f"out_scheme_{name}", scheme)
             if result is not None:
                 results[scheme.name, name] = result
-                print(_row(scheme.name, result), flush=True)
-    print("\nRight of all % and ARI:\n\n| scheme | " + " | ".join(names) + " |")
+                print(_row(name, result), flush=True)
+    print("\nRight of likeliest %, ARI of the accounted, groups:\n\n| scheme | " + " | ".join(names) + " |")
     print("|---|" + "---:|" * len(names))
     for scheme in SCHEMES:
         found = [results.get((scheme.name, name)) for name in names]
-        cells = [f"{100 * result['right of all']:.1f}, {result['ARI']:.3f}" if result else "-" for result in found]
-        print(f"| {scheme.name} | " + " | ".join(cells) + " |", flush=True)
+        print(f"| {scheme.name} | " + " | ".join(_short(result) for result in found) + " |", flush=True)
+
+
+def _short(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return "-"
+    return f"{_number(100 * result['right of likeliest'], 1)}, {result['ARI']:.3f}, {result['groups']}"
 
 
 def _print_head(first: str) -> None:
@@ -140,6 +171,8 @@ def main() -> None:
     parser.add_argument("--reliability", action="store_true", help="also how often each probability is right")
     parser.add_argument("--sweep", action="store_true", help="the seed set with --img_per_grp")
     parser.add_argument("--schemes", action="store_true")
+    parser.add_argument("--oracle", action="store_true", help="what is possible")
+    parser.add_argument("--keep", action="store_true", help="do not sort again what has results in the folder --work")
     parser.add_argument("--all", action="store_true", help="all tables of accuracy.md")
     parser.add_argument("--shared", type=Path, default=SHARED)
     parser.add_argument("--ranks", type=int, default=2)
@@ -152,9 +185,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = asked.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        bench = Bench(work, asked.shared, asked.ranks)
+        bench = Bench(work, asked.shared, asked.ranks, asked.keep)
         print(f"{datetime.date.today()}, {platform.machine()}, {asked.ranks} ranks")
-        if asked.all or not (asked.sweep or asked.schemes):
+        if asked.all or asked.oracle:
+            print("\n## What is possible\n")
+            table_of_oracles(bench, named or list(SETS))
+        if asked.all or not (asked.sweep or asked.schemes or asked.oracle):
             print("\n## Default options\n")
             table_of_sets(bench, named or list(SETS), asked.reliability or asked.all)
         if asked.all or asked.sweep:

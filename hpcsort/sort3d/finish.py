@@ -26,6 +26,7 @@ from hpcsort.kernels import (
 )
 from hpcsort.parallel import ExactSum
 from hpcsort.sort3d.classmaps import ClassMaps, shrink_classes
+from hpcsort.sort3d.marching import common_band
 from hpcsort.sort3d.statistics import JUNK_KINDS, junk_scores, reduced_moments
 from hpcsort.sort3d.store import ParticleStore, exact_total
 from hpcsort.sort3d.subspace import NUISANCES, moments, unpack_lower
@@ -35,6 +36,9 @@ __all__ = ["Chain", "refine_chains", "with_junk"]
 _SMALL_SHARE = 0.01
 """A particle that is part of a class by less than this does not bias its score for it."""
 _SCALE_RANGE = (0.3, 5.0)
+_LEAST_BAND = 8
+MARCHING: int | None = None
+"""Shells beyond those in which paired chains agree that particles are compared in; None is the whole band always."""
 JUNK_SHARE = 0.001
 """Share that each kind of junk is given beforehand. It is not fitted: a broad component that may grow takes the place
 of small classes."""
@@ -129,7 +133,8 @@ def refine_chains(
     for iteration in range(iterations):
         maps = _estimate(store, states)
         states = [replace(state, chain=replace(state.chain, maps=new)) for state, new in zip(states, maps, strict=True)]
-        seen = [_look(store, state.chain.maps, state.local, state.shares) for state in states]
+        view = _in_band(store, maps)
+        seen = [_look(view, state.chain.maps, state.local, state.shares) for state in states]
         states = [_rescale(store, state, part) for state, part in zip(states, seen, strict=True)]
         if iteration + 1 < iterations:
             states = [_share_out(store, state, part, floor) for state, part in zip(states, seen, strict=True)]
@@ -138,14 +143,25 @@ def refine_chains(
         if step is not None:
             step(f"finishing {len(chains)} chains: iteration {iteration + 1} of {iterations}")
     joints = []
+    view = _in_band(store, [state.chain.maps for state in states])
     for index, state in enumerate(states):
         joint = np.empty((len(store.data), len(state.chain.weights)))
         if iterations:
             joint[state.local] = seen[index].scores(state.chain.maps.scale)
         others = np.setdiff1d(np.arange(len(store.data)), state.local if iterations else [])
-        joint[others] = _look(store, state.chain.maps, others, None).scores(state.chain.maps.scale)
+        joint[others] = _look(view, state.chain.maps, others, None).scores(state.chain.maps.scale)
         joints.append(store.gathered(joint) + np.log(state.chain.weights))
     return [state.chain for state in states], joints
+
+
+def _in_band(store: ParticleStore, maps: list[ClassMaps]) -> ParticleStore:
+    """Crop particles to the band in which the chains of any pair agree about a class."""
+    if MARCHING is None:
+        return store
+    # The last two are a pair; an odd number is led by a chain of all particles.
+    pairs = [(maps[index - 1], maps[index]) for index in range(len(maps) - 1, 0, -2)]
+    reach = max((common_band(one.grid, one.volumes, other.volumes) for one, other in pairs), default=store.data.radius)
+    return store.with_data(store.data.cropped(max(reach + MARCHING, _LEAST_BAND)))
 
 
 def _begin(store: ParticleStore, chain: Chain, pinned: np.ndarray, floor: float) -> _State:
