@@ -23,7 +23,8 @@ from hpcsort.simulation.domains import soft_ball
 from hpcsort.sort3d import SortOptions
 from hpcsort.sort3d.engine import weigh_groups
 from hpcsort.sort3d.learning import SubspaceRun, learn_subspaces
-from hpcsort.sort3d.problem import pose_problem, read_table
+from hpcsort.sort3d.problem import pose_problem
+from hpcsort.sort3d.source import read_source
 from hpcsort.sort3d.task import Task
 from hpcsort.volumes import BandGrid
 
@@ -73,7 +74,7 @@ def truth_start_scores(folder: Path) -> tuple[float, float]:
     """Share of right labels and ARI of the sort's own last step, begun at the true groups (junk left out)."""
     comm = SerialComm()
     asked = SortOptions(instack=folder / "particles.star", output_dir=folder, quiet=True)
-    problem = pose_problem(asked, *read_table(asked, comm), comm, lambda note: None)
+    problem = pose_problem(read_source(asked, comm), comm, lambda note: None)
     truth = pd.read_csv(folder / "truth.csv")["state"].to_numpy()[problem.rows]
     task = Task(problem, 0, np.full(problem.count, -1), (1.0,), lambda note: None)
     band = problem.narrow

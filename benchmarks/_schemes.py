@@ -29,7 +29,7 @@ SCHEMES = [
     Scheme("K-means in map space from random starts (--engine maps)", options={"engine": "maps"}),
     Scheme("same data, other starts (--independence starts)", options={"independence": "starts"}),
     Scheme("one pair of chains (--depth-order 1)", options={"depth_order": 1}),
-    Scheme("finishing without leave-one-out", {"finish._SMALL_SHARE": 2.0}),
+    Scheme("finishing without leave-one-out", {"looks._SMALL_SHARE": 2.0}),
     Scheme("finishing without the scale of the classes", {"finish._SCALE_RANGE": (1.0, 1.0)}),
     Scheme("half of the finishing in map space", {"engine.FINISH_ITERATIONS": 2}),
     Scheme("band marching, to 24 px", {"problem._WIDE": 24, "finish.MARCHING": 2}),

@@ -1,4 +1,4 @@
-"""Time of every kernel per Fourier pixel, next to the memory speed of the same minute.
+"""Time of every kernel per Fourier pixel, and of exact sums, next to the memory speed of the same minute.
 
 ``python benchmarks/kernels.py [--markdown FILE]``: medians of CPU time over interleaved repeats, one thread. Particles
 are sorted by view direction, as the programs deal them. "Aim" is what hand-tuned studies reached with -march=native.
@@ -18,8 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcsort import kernels
+from hpcsort.parallel import ExactSum
 
 Array = NDArray[Any]
+_CHUNK = 512  # particles summed in float32 before they go to an exact sum; the program takes 256 to 2048
+_CHUNKS = 8  # one after another, as in the program: volumes are where the chunk before left them
 _COPY_BYTES = 256 << 20
 
 
@@ -47,6 +50,10 @@ class Particles(NamedTuple):
     def data(self) -> tuple[Any, Any, Any, Any, Any, float]:
         """Arguments that most kernels end with."""
         return self.images, self.ctfs, self.rotations, self.px, self.py, self.pad
+
+    def first(self, n: int) -> Particles:
+        """Return the first n particles."""
+        return self._replace(images=self.images[:n], ctfs=self.ctfs[:n], rotations=self.rotations[:n])
 
 
 def sorted_rotations(n: int) -> Array:
@@ -150,6 +157,64 @@ def subspace_kernels(p: Particles, basis: int, moments: int, weights: int) -> li
     ]
 
 
+class Pair(NamedTuple):
+    """One line of the table of sums: the same with a plain and with an exact sum; pixels are floats of the sum."""
+
+    name: str
+    plain: Bench
+    exact: Bench
+
+
+def pair(name: str, block: Array, fill: Callable[[], Any] | None = None) -> Pair:
+    """Return the sums of `block`; with `fill`, each sum has it filled first and cleared in its own way."""
+    single, exact = zeros(*block.shape), ExactSum(block.shape, 1e12)
+
+    def plainly() -> None:
+        for _ in range(_CHUNKS):
+            if fill:
+                block[...] = 0
+                fill()
+            np.add(single, block, out=single)
+
+    def exactly() -> None:
+        for _ in range(_CHUNKS):
+            if fill:
+                fill()
+            exact.add(block, clear=fill is not None)
+
+    elements = _CHUNKS * block.size
+    return Pair(name, Bench("plain", elements, plainly), Bench("exact", elements, exactly))
+
+
+def sums(fine: Particles, coarse: Particles, classes: int, moments: int, weights: int) -> list[Pair]:
+    """Return sums alone, and with the insertion or back-projection of the chunk that is added."""
+    fine, coarse = fine.first(_CHUNK), coarse.first(_CHUNK)
+    n = len(fine.images)
+    labels = np.arange(n, dtype=np.int32) % classes
+    ones, z, q = np.ones(n, np.float32), np.ones((n, moments), np.float32), np.ones((n, weights), np.float32)
+    shape = (classes, 2 * fine.half + 1, 2 * fine.half + 1, fine.half + 1, 4)
+    full, once, classed = zeros(*shape), zeros(*shape), zeros(*shape)
+    full[...] = np.random.default_rng(4).standard_normal(full.shape, np.float32)
+    side, length = 2 * coarse.half + 1, kernels.moment_record_length(moments, weights)
+    moved = zeros(side, side, coarse.half + 1, length)
+
+    def insert(out: Array) -> None:
+        kernels.insert_sections(*fine.data[:3], labels, ones, *fine.data[3:], out=out)
+
+    def backproject() -> None:
+        kernels.backproject_moments(*coarse.data[:3], z, q, *coarse.data[3:], out=moved)
+
+    insert(once)
+    inserted = f"{n} particles into {classes} classes, R = {max(fine.px):.0f}"
+    moment_note = f"{n} particles, J = {moments}, Q = {weights}, R = {max(coarse.px):.0f}"
+    return [
+        pair(f"a block of {full.nbytes / 2**20:.0f} MiB without zeros", full),
+        pair(f"what insert_sections makes of {inserted}", once),
+        pair(f"insert_sections of {inserted}, and its sum", classed, lambda: insert(classed)),
+        pair(f"backproject_moments of {moment_note}, and its sum", moved, backproject),
+    ]
+
+
 def measure(benches: list[Bench], repeats: int) -> tuple[list[list[float]], list[float]]:
     """Return the seconds of each bench and of a plain copy; a repeat runs everything once, so that drift is shared."""
     source, target = np.ones(_COPY_BYTES // 8), np.zeros(_COPY_BYTES // 8)
@@ -185,6 +250,23 @@ def table(benches: list[Bench], times: list[list[float]], copies: list[float]) -
     return "\n".join(lines) + "\n"
 
 
+def sums_table(pairs: list[Pair], times: list[list[float]]) -> str:
+    """Format the sums as Markdown; `times` holds plain and exact in turn."""
+    lines = [
+        "| sum | plain float32, ns per element | exact, ns per element | exact / plain |",
+        "|---|---:|---:|---:|",
+    ]
+    for line, plain, exact in zip(pairs, times[::2], times[1::2], strict=True):
+        scale, ratio = 1e9 / line.exact.pixels, min(exact) / min(plain)
+        lines.append(f"| {line.name} | {min(plain) * scale:.2f} | {min(exact) * scale:.2f} | {ratio:.2f} |")
+    speed = 20 * pairs[0].exact.pixels / min(times[1]) / 1e9
+    lines += [
+        "",
+        f"Fastest of {len(times[0])}; the exact sum of the first line moves {speed:.1f} GB/s (read + written).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -194,7 +276,9 @@ def main() -> None:
     options = parser.parse_args()
     fine, coarse = particles(options.particles, 31, 1.0), particles(options.particles, 10, 1.0)
     benches = class_kernels(fine, 5) + subspace_kernels(coarse, 15, 8, 92)
-    result = table(benches, *measure(benches, options.repeats))
+    pairs = sums(fine, coarse, 5, 8, 92)
+    times, copies = measure(benches + [bench for line in pairs for bench in line[1:]], options.repeats)
+    result = table(benches, times[: len(benches)], copies) + "\n" + sums_table(pairs, times[len(benches) :])
     print(result, end="")
     if options.markdown:
         options.markdown.write_text(result, encoding="utf-8")

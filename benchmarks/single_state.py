@@ -32,7 +32,8 @@ from hpcsort.parallel import SerialComm
 from hpcsort.simulation import SimulationOptions, simulate
 from hpcsort.sort3d import SortOptions, sort3d
 from hpcsort.sort3d.null import null_survey, simulate_null, solve_by_survey, weigh_survey
-from hpcsort.sort3d.problem import pose_problem, read_table
+from hpcsort.sort3d.problem import pose_problem
+from hpcsort.sort3d.source import read_source
 
 PARTICLES, BOX_PX, PIXEL_A, SNR = 1500, 32, 8.0, 0.2
 SMALL_BOX_PX = 46
@@ -80,7 +81,7 @@ def run_one(work: Path, geometry: str, seed: int, nulls: int, sorts: bool) -> di
 def _gains(asked: SortOptions, nulls: int) -> dict[str, Any]:
     comm = SerialComm()
     start = perf_counter()
-    problem = pose_problem(asked, *read_table(asked, comm), comm, lambda text: None)
+    problem = pose_problem(read_source(asked, comm), comm, lambda text: None)
     found = null_survey(problem, CLASSES)
     gain, _, scores = weigh_survey(problem, found, CLASSES)
     drawn = [solve_by_survey(simulate_null(problem, number, found.spread), CLASSES) for number in range(nulls)]

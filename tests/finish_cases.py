@@ -45,7 +45,7 @@ def class_maps(real: np.ndarray, nuisances: float = 1.0, level: float = 0.3) -> 
     ridge = np.zeros(volumes.shape, np.float32)
     contrast = CONTRAST * max(nuisances, 1e-3)
     return ClassMaps(
-        grid, scaled_nuisances(nuisances), contrast, volumes, np.ones(len(volumes)), ridge, 0.0, prior, MASK, MASK
+        grid, scaled_nuisances(nuisances), contrast, volumes, np.ones(len(volumes)), ridge, 0.0, prior, MASK, MASK, MASK
     )
 
 

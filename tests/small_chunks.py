@@ -9,15 +9,18 @@ from hpcsort.parallel import Communicator, cut_chunks, deal_chunks
 CHUNK = 60
 
 
-def deal_small_chunks(count: int, comm: Communicator) -> tuple[list[tuple[int, int]], list[list[int]]]:
+def deal_small_chunks(
+    count: int, comm: Communicator, cost: np.ndarray | None = None
+) -> tuple[list[tuple[int, int]], list[list[int]]]:
     """What `deal_particles` does, with chunks of about `CHUNK` particles."""
-    chunks = cut_chunks(np.ones(count), CHUNK)
-    return chunks, deal_chunks([stop - start for start, stop in chunks], comm.size)
+    work = np.ones(count) if cost is None else cost.astype(np.float64)
+    chunks = cut_chunks(work, CHUNK * (work.mean() if count else 1.0))
+    return chunks, deal_chunks([work[start:stop].sum() for start, stop in chunks], comm.size)
 
 
 if __name__ == "__main__":
     from hpcsort.cli.main import main
-    from hpcsort.sort3d import problem
+    from hpcsort.sort3d import loading
 
-    problem.deal_particles = deal_small_chunks
+    loading.deal_particles = deal_small_chunks
     main()

@@ -166,7 +166,7 @@ def small_band(store: ParticleStore, consensus: np.ndarray) -> Band:
     mask = soft_sphere(grid.distance, 0.4, 0.06)
     power = np.maximum(grid.shell_mean(np.abs(grid.to_fourier(consensus)) ** 2), 1e-6)
     power[0], power[-1] = power[1], power[-2]
-    blank = Band(store, grid, mask, np.zeros((NUISANCES, *grid.fourier_shape), np.complex64), power)
+    blank = Band(store, grid, mask, mask, np.zeros((NUISANCES, *grid.fourier_shape), np.complex64), power)
     maps = nuisance_maps(grid, consensus, mask) * blank.start().spread[:, None, None, None]
     return replace(blank, fixed=grid.to_fourier(maps.astype(np.float32)))
 
@@ -190,6 +190,7 @@ def small_task(
         options=SortOptions(instack=Path("x.star"), output_dir=Path("out"), **given),
         comm=store.comm,
         count=count,
+        image=np.arange(count),
         table=SimpleNamespace(box_px=SIZE),
         narrow=band,
         wide=band,

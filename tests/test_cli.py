@@ -68,7 +68,7 @@ def test_no_command_shows_the_commands_and_fails() -> None:
     ("words", "message"),
     [
         (("sort4d",), "there is no command 'sort4d'; did you mean 'sort3d'?"),
-        (("xyz",), "there is no command 'xyz'; choose one of sort3d, simulate, demo."),
+        (("xyz",), "there is no command 'xyz'; choose one of sort3d, match, reconstruct, simulate, demo."),
         (("sort3d", "--instak", "x"), "--instack"),
         (("sort3d", "--instack", "x", "--img_per_group", "9"), "--img-per-grp"),
         (("sort3d",), "--instack"),
@@ -160,15 +160,25 @@ def test_all_options_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
         " --orientation_groups 30 --nstep 3 --depth_order 1 --num_core_set 70 --not_freeze_groups"
         " --not_include_unaccounted --components 6 --max_groups 7 --seed 11 --angpix 1.5 --datadir d --skip_bad"
         " --overwrite --quiet --engine maps --independence starts --use_umat --null 19 --map_format hdf"
+        " --nsmear 7 --scores best --compute_on_the_fly --memory_per_node 20 --overhead 2 --focus f.mrc --expand"
     )
     expected = SortOptions(
         instack=Path("a.star"), output_dir=Path("b"), radius=20, sym="d2", img_per_grp=500, nxinit=32,
         mask3D=Path("m.mrc"), orientation_groups=30, nstep=3, depth_order=1, num_core_set=70, freeze_groups=False,
         include_unaccounted=False, components=6, max_groups=7, seed=11, angpix=1.5, datadir=Path("d"), skip_bad=True,
         overwrite=True, quiet=True, engine="maps", independence="starts", use_umat=True, null=19, map_format="hdf",
+        nsmear=7, scores="best", compute_on_the_fly=True, memory_per_node=20.0, overhead=2.0, focus=Path("f.mrc"),
+        expand=True,
     )  # fmt: skip
     assert _sort_options(monkeypatch, *words.split()) == expected
     assert _sort_options(monkeypatch, *words.replace("--mask3D", "--mask3d").split()) == expected
+
+
+def test_a_refinement_takes_the_place_of_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--refinement_dir r --output-dir b --niter_for_sorting 9 --notapplybckgnoise --auto_focus"
+    assert _sort_options(monkeypatch, *words.split()) == SortOptions(
+        output_dir=Path("b"), refinement_dir=Path("r"), niter_for_sorting=9, notapplybckgnoise=True, auto_focus=True
+    )
 
 
 def test_defaults_are_the_library_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,19 @@ def test_the_error_is_below_half_a_quantum_per_addend(size: int) -> None:
         assert abs(total.total[element] - math.fsum(blocks[:, element])) <= 11 * total.quantum / 2
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(seed=st.integers(0, 10_000), exponent=st.integers(-40, 40))
+@settings(max_examples=25, deadline=None)
+def test_the_total_is_that_of_the_rounded_addends(dtype: type, seed: int, exponent: int) -> None:
+    blocks = _addends(seed, 20, dtype) * dtype(2.0**exponent)
+    total = ExactSum(33, bound=64 * float(np.abs(blocks).max()))
+    for block in blocks:
+        total.add(block)
+    # round() takes a tie to even, and a power of two scales without rounding
+    rounded = [[total.quantum * round(x / total.quantum) for x in map(float, column)] for column in blocks.T]
+    assert total.total.tolist() == [math.fsum(column) for column in rounded]
+
+
 def test_ties_depend_on_the_addend_alone() -> None:
     # q/2 rounds to even: 0; 1.5 q to 2 q. Adding to an odd total must not round q/2 up.
     total = ExactSum(1, bound=1.0)
@@ -139,6 +152,40 @@ def test_index_adds_to_one_row() -> None:
     total.add(np.full((2, 2), 1.5, np.float32), index=1)
     total.add(np.full((2, 2), 0.5), index=-1)
     assert total.total[:, 0, 0].tolist() == [0.0, 1.5, 0.5]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_can_be_cleared(dtype: type) -> None:
+    total = ExactSum((3, 5), bound=10.0)
+    whole = np.ones((3, 5), dtype)
+    records = np.ones((3, 8), dtype)
+    total.add(whole, clear=True)
+    total.add(records[:, :5], clear=True)
+    total.add(records[2, 3:], index=2, clear=True)
+    assert not whole.any()
+    assert records.tolist() == [[0] * 5 + [1] * 3] * 2 + [[0] * 8]
+    assert total.total.tolist() == [[2] * 5] * 2 + [[2, 2, 3, 3, 3]]
+
+
+def test_read_only_blocks_can_be_added_but_not_cleared() -> None:
+    total, block = ExactSum((3, 2), bound=10.0), np.ones((3, 4), np.float32)
+    block.flags.writeable = False
+    for part in (block[:, :2], np.ascontiguousarray(block[:, :2])):
+        part.flags.writeable = False
+        total.add(part)
+        with pytest.raises(ValueError, match="read-only"):
+            total.add(part, clear=True)
+    assert total.total.tolist() == [[2, 2]] * 3
+
+
+def test_every_addition_looks_at_the_bound() -> None:
+    total = ExactSum((40,), bound=10.0)
+    block = np.zeros(40)
+    block[33] = 3.0
+    for _ in range(3):
+        total.add(block)
+    with pytest.raises(RuntimeError, match="reached 12 where at most 10"):
+        total.add(block)
 
 
 @pytest.mark.parametrize("value", [11.0, -11.0, 1e300, np.inf, np.nan])

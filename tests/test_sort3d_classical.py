@@ -89,7 +89,8 @@ def _problem(comm: Communicator, states: int = 2, strength: float = 1.0, count: 
         options=_options(**more),
         comm=comm,
         count=count,
-        wide=Band(store, grid, _MASK, _fixed(), np.full(grid.radius + 2, 10.0)),
+        image=np.arange(count),
+        wide=Band(store, grid, _MASK, _MASK, _fixed(), np.full(grid.radius + 2, 10.0)),
         consensus=SimpleNamespace(fsc=1.0 / (1.0 + np.exp((np.arange(grid.radius + 2) - 6) / 1.5))),
         orientation=orientation,
         empty=np.zeros(count),
@@ -109,7 +110,7 @@ def _halves(count: int, number: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def _field(problem: Any) -> Field:
     band = problem.wide
     store, junk = clean_residuals(band.store, band.fixed, band.grid.pad, 0.05)
-    return Field(store, band.grid, _MASK, 0.2 * band.power, problem.orientation, np.zeros((len(junk), 0)), junk)
+    return Field(store, band.grid, _MASK, _MASK, 0.2 * band.power, problem.orientation, np.zeros((len(junk), 0)), junk)
 
 
 def _chain(count: int, classes: int, seed: int = 0, own: np.ndarray | None = None) -> Chain:

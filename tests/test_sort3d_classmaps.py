@@ -69,11 +69,11 @@ def test_maps_from_centres_are_combinations_on_a_wider_band() -> None:
     draw = np.random.default_rng(0)
     free = draw.normal(size=(3, *narrow.fourier_shape)) + 1j * draw.normal(size=(3, *narrow.fourier_shape))
     subspace = Subspace(
-        narrow, free[:0].astype(np.complex64), free.astype(np.complex64), np.ones((16,) * 3), np.ones(7)
+        narrow, free[:0].astype(np.complex64), free.astype(np.complex64), *(2 * [np.ones((16,) * 3)]), np.ones(7)
     )
     centres = draw.normal(size=(4, 3))
     mask = np.ones((20,) * 3, np.float32)
-    maps = maps_from_centres(subspace, centres, wide, free, np.ones(10), mask)
+    maps = maps_from_centres(subspace, centres, wide, free, np.ones(10), mask, mask)
     assert maps.volumes.shape == (4, *wide.fourier_shape)
     cut = slice(wide.half - narrow.half, wide.half + narrow.half + 1)
     np.testing.assert_allclose(
@@ -88,7 +88,7 @@ def _blank(classes: int, prior: np.ndarray) -> ClassMaps:
     shape = (classes, *grid.fourier_shape)
     fixed, volumes = np.zeros((NUISANCES, *grid.fourier_shape), np.complex64), np.zeros(shape, np.complex64)
     ridge = np.ones(shape, np.float32)
-    return ClassMaps(grid, fixed, 0.1, volumes, np.full(classes, 3.0), ridge, 0.5, prior, _MASK, _MASK)
+    return ClassMaps(grid, fixed, 0.1, volumes, np.full(classes, 3.0), ridge, 0.5, prior, _MASK, _MASK, _MASK)
 
 
 def test_sums_are_divided_by_weight_and_prior_then_weighted_where_classes_differ() -> None:

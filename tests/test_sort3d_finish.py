@@ -52,7 +52,7 @@ def test_joints_are_shares_times_likelihood_with_the_nuisances_integrated_out() 
     assert joint.shape == (6, 2 + JUNK_KINDS)
     found = joint - np.log(chain.weights)
     shares = np.array([[1.0, 0.0], [0.3, 0.7], [0.0, 1.0], [0.0, 0.0], [0.2, 0.3], [0.5, 0.5]])
-    nuisances = finish._look(store, maps, np.arange(6), None).nuisances(shares, scale)
+    nuisances = finish.look(store, maps, np.arange(6), None).nuisances(shares, scale)
     data = store.data
     for i in range(6):
         rotation = data.rotations[i : i + 1]
@@ -99,7 +99,7 @@ def test_the_scale_is_the_true_amplitude(size: float) -> None:
     maps = class_maps(2 * DIFFERENCES, 0.0)
     chain = Chain(everybody(count), maps, with_junk(np.ones(2)))
     state = finish._State(chain, np.arange(count), shares, np.zeros((count, NUISANCES)))
-    scaled = finish._rescale(store, state, finish._look(store, maps, np.arange(count), None))
+    scaled = finish._rescale(store, state, finish.look(store, maps, np.arange(count), None))
     np.testing.assert_allclose(scaled.chain.maps.scale, size, rtol=0.12)
 
 

@@ -67,6 +67,7 @@ def _sort(
     problem = SimpleNamespace(
         options=SortOptions(**given),  # type: ignore[arg-type]
         count=_COUNT,
+        image=np.arange(_COUNT),
         comm=comm,
         empty=np.zeros(_COUNT) if empty is None else empty,
         consensus=SimpleNamespace(fsc=np.linspace(1, 0.1, 12), grid=SimpleNamespace(radius=10)),

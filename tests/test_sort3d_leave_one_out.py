@@ -28,7 +28,7 @@ def _made(store: ParticleStore, state: finish._State) -> ClassMaps:
 
 
 def _seen(store: ParticleStore, maps: ClassMaps, shares: np.ndarray | None = None) -> np.ndarray:
-    return finish._look(store, maps, np.arange(store.count), shares).scores(maps.scale)[:, 0]
+    return finish.look(store, maps, np.arange(store.count), shares).scores(maps.scale)[:, 0]
 
 
 def _mask_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_particles_that_hardly_belong_are_not_corrected() -> None:
     shares[:50, 0] = 1.0
     chain = Chain(everybody(100), empty_maps(2), with_junk(np.ones(2)))
     maps = _made(store, finish._State(chain, np.arange(100), shares, np.zeros((100, NUISANCES))))
-    corrected, plain = (finish._look(store, maps, np.arange(100), given).linear for given in (shares, None))
+    corrected, plain = (finish.look(store, maps, np.arange(100), given).linear for given in (shares, None))
     assert (corrected[:50, 0] != plain[:50, 0]).all()
     np.testing.assert_array_equal(corrected[50:, 0], plain[50:, 0])
     np.testing.assert_array_equal(corrected[:, 1], plain[:, 1])

@@ -17,7 +17,8 @@ from hpcsort.kernels import extract_sections
 from hpcsort.parallel import Communicator, SerialComm
 from hpcsort.sort3d.null import null_distribution, simulate_null, solve_by_survey
 from hpcsort.sort3d.options import SortOptions
-from hpcsort.sort3d.problem import Problem, pose_problem, read_table
+from hpcsort.sort3d.problem import Problem, pose_problem
+from hpcsort.sort3d.source import read_source
 from hpcsort.sort3d.support import NullLevels, carried_over, null_lines, stable_sets, supported, write_null
 from hpcsort.volumes import BandGrid, fsc_of_full
 
@@ -28,7 +29,7 @@ _POSES_ARE_GOOD = np.array([0.02, *[0.03] * 3, *[0.005] * 3])
 def _pose(star: Path, comm: Communicator, **more: object) -> Problem:
     given = {"max_groups": 3, "components": 4, "quiet": True} | more
     options = SortOptions(instack=star, output_dir=star.parent / "out", **given)  # type: ignore[arg-type]
-    return pose_problem(options, *read_table(options, comm), comm, lambda text: None)
+    return pose_problem(read_source(options, comm), comm, lambda text: None)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import starfile
 from hpcsort.errors import OutputError
 from hpcsort.io import ParticleTable, read_map, read_particles, write_stack, write_tables
 from hpcsort.io.eman_hdf import read_hdf_map
-from hpcsort.sort3d.final import GroupMaps, write_group_maps
+from hpcsort.reconstruction import GroupMaps, write_group_maps
 from hpcsort.sort3d.folders import write_generations, write_master_files
 from hpcsort.sort3d.outputs import claim_folder, clear_folder, write_clusters, write_table
 from hpcsort.sort3d.records import Box, BoxChains, BoxPlan, Comparison, Generation, Layer

@@ -11,15 +11,17 @@ from sort3d_runs import BOX, edit_table, simulate_small
 from hpcsort.geometry import relion_matrices
 from hpcsort.parallel import SerialComm, StoryLog
 from hpcsort.sort3d import SortOptions
-from hpcsort.sort3d.problem import pose_problem, read_table
+from hpcsort.sort3d.problem import pose_problem
+from hpcsort.sort3d.source import read_source
 
 
 def test_the_problem_is_posed_in_the_order_of_views(tmp_path: Path) -> None:
     made = simulate_small(tmp_path / "data", 300, noise="coloured")
     options, comm = SortOptions(instack=made.star, output_dir=tmp_path, quiet=True), SerialComm()
-    table, mask = read_table(options, comm)
-    problem = pose_problem(options, table, mask, comm, StoryLog(None, comm, True))
-    assert mask is None
+    source = read_source(options, comm)
+    problem = pose_problem(source, comm, StoryLog(None, comm, True))
+    table = source.table
+    assert source.mask is None
     assert sorted(problem.rows.tolist()) == list(range(300))
     np.testing.assert_array_equal(problem.half, table.random_subset[problem.rows] - 1)
     assert problem.narrow.grid.radius <= problem.wide.grid.radius <= BOX // 2 - 1
@@ -39,5 +41,5 @@ def test_half_sets_are_drawn_where_the_table_has_none(tmp_path: Path) -> None:
     made = simulate_small(tmp_path / "data", 100)
     edit_table(made, rlnRandomSubset=None)
     options, comm = SortOptions(instack=made.star, output_dir=tmp_path, quiet=True), SerialComm()
-    problem = pose_problem(options, *read_table(options, comm), comm, StoryLog(None, comm, True))
+    problem = pose_problem(read_source(options, comm), comm, StoryLog(None, comm, True))
     assert np.bincount(problem.half).tolist() == [50, 50]

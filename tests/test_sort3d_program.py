@@ -19,9 +19,9 @@ from hpcsort.geometry import point_group
 from hpcsort.io import read_hdf_map, read_map, read_particles, write_map
 from hpcsort.parallel import SerialComm
 from hpcsort.partitions import matched_accuracy, purities
+from hpcsort.reconstruction import reconstruct_groups
 from hpcsort.simulation import SimulationResult
 from hpcsort.sort3d import SortResult
-from hpcsort.sort3d.final import reconstruct_groups
 from hpcsort.volumes import map_fsc
 
 

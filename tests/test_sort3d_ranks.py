@@ -17,7 +17,7 @@ from hpcsort.errors import InputError
 from hpcsort.geometry import direction_order, relion_matrices
 from hpcsort.io import read_particles, write_tables
 from hpcsort.partitions import purities
-from hpcsort.sort3d import problem
+from hpcsort.sort3d import loading
 
 _SHORT = {"components": 1, "nxinit": 14}
 """A small band and one map, on top of what `sort_quietly` asks for; as words for the command line:"""
@@ -31,7 +31,7 @@ def _command(star: Path, out: Path, *more: str) -> tuple[str, ...]:
 
 @pytest.fixture
 def in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(problem, "deal_particles", small_chunks.deal_small_chunks)
+    monkeypatch.setattr(loading, "deal_particles", small_chunks.deal_small_chunks)
 
 
 @pytest.mark.mpi

@@ -148,7 +148,8 @@ def _case(count: int) -> tuple[Subspace, np.ndarray, np.ndarray, np.ndarray, lis
     maps = [blobs(grid.size, seed) for seed in (1, 2, 3)]
     fixed = grid.to_fourier(np.stack([0.3 * blobs(grid.size, 10 + index) for index in range(NUISANCES)]))
     free = grid.to_fourier(np.stack(maps))
-    subspace = Subspace(grid, fixed, free, np.ones((grid.size,) * 3, np.float32), np.ones(NUISANCES))
+    whole = np.ones((grid.size,) * 3, np.float32)
+    subspace = Subspace(grid, fixed, free, whole, whole, np.ones(NUISANCES))
     rotations, ctfs = views(count, 4), transfer(count, 5)
     sections = np.stack([exact_sections(volume, rotations) for volume in maps], axis=2)
     images = ctfs * (sections @ np.array([0.5, -0.2, 0.1])) + noise(count, 6)
@@ -157,7 +158,7 @@ def _case(count: int) -> tuple[Subspace, np.ndarray, np.ndarray, np.ndarray, lis
 
 def test_scores_are_differences_of_squared_distances() -> None:
     subspace, rotations, ctfs, images, maps = _case(150)
-    bare = Subspace(subspace.grid, 0 * subspace.fixed, subspace.free, subspace.focus, subspace.spread)
+    bare = Subspace(subspace.grid, 0 * subspace.fixed, subspace.free, subspace.focus, subspace.region, subspace.spread)
     data = band_data(images, ctfs, rotations)
     points = np.array([[0.5, -0.2, 0.1], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [-0.3, 0.4, 0.0]])
     found = particle_statistics(make_store(data), [bare])[0].scores(points)
@@ -193,7 +194,7 @@ def test_statistics_of_all_particles_reach_every_rank_with_the_same_bits(ranks: 
 def test_nuisances_lower_what_the_particles_tell() -> None:
     subspace, rotations, ctfs, images, _ = _case(20)
     store = make_store(band_data(images, ctfs, rotations))
-    bare = Subspace(subspace.grid, 0 * subspace.fixed, subspace.free, subspace.focus, subspace.spread)
+    bare = Subspace(subspace.grid, 0 * subspace.fixed, subspace.free, subspace.focus, subspace.region, subspace.spread)
     without, along = particle_statistics(store, [bare, subspace])
     lost = without.precision - along.precision
     assert np.linalg.eigvalsh(lost).min() > -1e-3

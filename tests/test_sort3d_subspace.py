@@ -159,7 +159,7 @@ def test_a_subspace_is_cut_at_its_leading_maps() -> None:
     start = small_band(make_store(data), _phantom().astype(np.float32)).start()
     draw = np.random.default_rng(0)
     free = draw.normal(size=(4, *start.grid.fourier_shape)).astype(np.complex64)
-    whole = Subspace(start.grid, start.fixed, free, start.focus, start.spread)
+    whole = Subspace(start.grid, start.fixed, free, start.focus, start.region, start.spread)
     cut = whole.leading(2)
     assert (start.components, whole.components, cut.components) == (0, 4, 2)
     np.testing.assert_array_equal(cut.free, free[:2])

@@ -15,6 +15,8 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "sort3d": "Sort a particle stack into reproducible 3D groups.",
+    "match": "Find the poses of particles by projection matching.",
+    "reconstruct": "Reconstruct a map, its half-maps and their FSC.",
     "simulate": "Simulate particles of a molecule in several states.",
     "demo": "Simulate a small data set, sort it, and compare with the truth.",
 }

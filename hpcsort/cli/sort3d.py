@@ -17,11 +17,32 @@ Examples:
   mpiexec -n 8 hpcsort sort3d --instack particles.star --output-dir sorted --radius 52
   mpiexec -n 8 hpcsort sort3d --instack particles.star --img-per-grp 5000 --mask3D mask.mrc
   srun hpcsort sort3d --instack particles.star --output-dir sorted --sym c4 --skip-bad
+  mpiexec -n 8 hpcsort sort3d --refinement_dir meridien --nsmear 10 --memory_per_node 120
+  mpiexec -n 8 hpcsort sort3d --instack particles.star --sym d7 --expand --focus subunit.mrc
 """
 
 
 @click.command("sort3d", short_help="Sort a particle stack into reproducible 3D groups.", epilog=_EXAMPLES)
-@click.option("--instack", type=click.Path(path_type=Path), required=True, help="STAR file of particles with poses.")
+@click.option(
+    "--instack", type=click.Path(path_type=Path), help="Particles with poses: STAR, cryoSPARC .cs or EMAN2's HDF."
+)
+@click.option("--refinement-dir", type=click.Path(path_type=Path), help="Instead: folder of a MERIDIEN refinement.")
+@click.option("--niter-for-sorting", type=int, help="Iteration of the refinement. [the best]")
+@click.option("--notapplybckgnoise", is_flag=True, help="Leave the refinement's noise spectra out of account.")
+@click.option("--check-smearing", is_flag=True, help="Tell the smears of every iteration of the refinement, and end.")
+@click.option("--nsmear", type=int, help="Use the likeliest so many poses of each particle. [all]")
+@click.option(
+    "--scores",
+    type=click.Choice(["marginal", "best"]),
+    default="marginal",
+    show_default=True,
+    help="Score particles with several poses by their mean likelihood, or by the likeliest pose alone.",
+)
+@click.option("--compute-on-the-fly", is_flag=True, help="Shift images for each pose when needed: saves memory.")
+@click.option("--memory-per-node", type=float, help="Memory in GB that a node may use. [what it has]")
+@click.option(
+    "--overhead", type=float, default=1.0, show_default=True, help="Memory in GB a node that is left to others."
+)
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Folder of the results. [sort3d_<date and time>]")
 @click.option("--radius", type=int, help="Particle radius in pixels of the full box. [box // 2 - 2]")
 @click.option("--sym", default="c1", show_default=True, help="Point group of the maps: c1, c4, d2, t, o, i ...")
@@ -34,6 +55,9 @@ Examples:
 @click.option(
     "--mask3D", "--mask3d", "mask3D", type=click.Path(path_type=Path), help="Mask of the particle. [a soft sphere]"
 )
+@click.option("--focus", type=click.Path(path_type=Path), help="Mask of the part whose differences are sorted.")
+@click.option("--auto-focus", is_flag=True, help="Find that part from the variance of learned differences.")
+@click.option("--expand", is_flag=True, help="Sort each particle once for each symmetry mate, to find broken symmetry.")
 @click.option(
     "--orientation-groups",
     type=int,
@@ -91,10 +115,17 @@ Examples:
 @click.option("--skip-bad", is_flag=True, help="Go on without images that are NaN, infinite or constant.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier sort.")
 @click.option("--quiet", is_flag=True, help="Write the story to log.txt only.")
-def command(output_dir: Path | None, not_freeze_groups: bool, not_include_unaccounted: bool, **values: Any) -> None:
+def command(
+    output_dir: Path | None,
+    not_freeze_groups: bool,
+    not_include_unaccounted: bool,
+    check_smearing: bool,
+    **values: Any,
+) -> None:
     """Sort a particle stack into reproducible 3D groups.
 
-    Orientations are those of the STAR file (RELION 3.0, 3.1 or 5) and stay fixed. Writes the particles of each group
+    Orientations are those of the input (RELION 3.0, 3.1 or 5, cryoSPARC, EMAN2, or a refinement by MERIDIEN with all
+    its smears) and stay fixed. Writes the particles of each group
     (Cluster_000.txt ...), its map and half-maps, the unaccounted rest, particles.star with a class for each particle,
     log.txt and run.json. Underscores serve as well as dashes: --output_dir is --output-dir.
     """
@@ -103,6 +134,11 @@ def command(output_dir: Path | None, not_freeze_groups: bool, not_include_unacco
     from hpcsort.sort3d import SortOptions, sort3d
 
     comm = get_comm()
+    if check_smearing:
+        with together(comm):
+            if comm.is_root:
+                _tell_smearing(values["refinement_dir"])
+        return
     # ranks may start in different seconds
     folder = output_dir or Path(comm.bcast(f"sort3d_{datetime.now():%d_%b_%Y_%H_%M_%S}"))
     with together(comm):
@@ -113,3 +149,15 @@ def command(output_dir: Path | None, not_freeze_groups: bool, not_include_unacco
             **values,
         )
     sort3d(options, comm)
+
+
+def _tell_smearing(folder: Path | None) -> None:
+    """Print the smears of every iteration and the memory that their images would take."""
+    from hpcsort.errors import OptionError
+    from hpcsort.parallel import node_memory_GB
+    from hpcsort.refinement import smearing_lines, smearing_report
+
+    if folder is None:
+        raise OptionError("--check-smearing reads a refinement; give its folder with --refinement-dir.")
+    for line in smearing_lines(smearing_report(folder), memory_GB=node_memory_GB()):
+        click.echo(line)

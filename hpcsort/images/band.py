@@ -9,7 +9,9 @@ import numpy as np
 import scipy.fft
 
 from hpcsort.errors import InputError
+from hpcsort.images.seen import Seen
 from hpcsort.io.particles import ParticleTable
+from hpcsort.kernels import subtract_sections
 from hpcsort.optics import ctf
 
 __all__ = ["BandData", "half_plane", "load_band"]
@@ -89,6 +91,27 @@ class BandData:
         """Copy with other images, for instance residuals."""
         return replace(self, images=images)
 
+    def in_one_group(self) -> BandData:
+        """Copy of the data with the noise of all particles in one group."""
+        return replace(self, groups=np.zeros_like(self.groups))
+
+    @property
+    def peak(self) -> np.ndarray:
+        """Largest absolute value of any pixel of each particle, (n,)."""
+        return np.asarray(np.abs(self.images).max(axis=1, initial=0))
+
+    def seen(self, index: np.ndarray | slice) -> Seen:
+        """Particles ``index`` as rows for the kernels."""
+        return Seen(self.rows(index))
+
+    def minus(self, interleaved: np.ndarray, count: int, coefficients: np.ndarray, pad: float) -> BandData:
+        """Subtract from every particle its combination of sections; see `subtract_sections`."""
+        return self.with_images(
+            subtract_sections(
+                interleaved, count, coefficients, self.images, self.ctfs, self.rotations, self.px, self.py, pad
+            )
+        )
+
     def whitened(self, sigma: np.ndarray) -> BandData:
         """Divide images and CTFs by the noise's standard deviation, float (groups, shells)."""
         factor = (1.0 / sigma)[self.groups[:, None], np.minimum(self.shell, sigma.shape[1] - 1)[None, :]]
@@ -141,6 +164,9 @@ def load_band(
     ctfs = np.empty((len(rows), px.size), np.float32)
     for start, stop in _batches(len(rows), batch):
         ctfs[start:stop] = _ctfs(table, box, rows[start:stop], px, py)
+    if table.image_scale is not None:
+        # An image of low contrast keeps its noise: multiplied to the common scale, it would have to count for less.
+        ctfs /= table.image_scale[rows, None].astype(np.float32)
     return BandData(
         px=px,
         py=py,

@@ -9,7 +9,9 @@ from hpcsort.images.band import BandData
 __all__ = ["noise_spectrum"]
 
 
-def noise_spectrum(data: BandData, images: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+def noise_spectrum(
+    data: BandData, images: np.ndarray, groups: int, weight: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Sum the power and count the pixels of ``images`` per noise group and shell.
 
     Parameters
@@ -17,6 +19,7 @@ def noise_spectrum(data: BandData, images: np.ndarray, groups: int) -> tuple[np.
     data : gives frequencies and groups.
     images : complex64 (n, P), images or residuals.
     groups : number of noise groups.
+    weight : float (n,), by which each image counts; None for one each.
 
     Returns
     -------
@@ -34,8 +37,10 @@ def noise_spectrum(data: BandData, images: np.ndarray, groups: int) -> tuple[np.
     sums = np.zeros((len(images), shells))
     if len(images):
         sums[:, filled] = np.add.reduceat(squared[:, order].astype(np.float64), starts[filled], axis=1)
+    if weight is not None:
+        sums *= weight[:, None]
     for group in range(groups):
         members = data.groups == group
         power[group] = sums[members].sum(axis=0)
-        count[group] = members.sum() * per_shell
+        count[group] = (members.sum() if weight is None else weight[members].sum(dtype=np.float64)) * per_shell
     return power, count

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,19 @@ class Columns:
         G optics groups.
     group : numpy.ndarray
         (N,) row of each particle's group in `optics`.
+    aliases : mapping of str to str
+        RELION's name of a column to the name in `source`, for messages.
     """
 
     source: Path
     frame: pd.DataFrame
     optics: pd.DataFrame | None
     group: npt.NDArray[np.int64]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self, name: str) -> str:
+        """Return the name of a column as the source has it."""
+        return self.aliases.get(name, name)
 
     def has(self, name: str) -> bool:
         """Tell whether the particles or the optics table have the column."""
@@ -55,9 +63,9 @@ class Columns:
         """
         if not self.has(name):
             if default is None and needed:
-                block = "optics or particle table" if self.optics is not None else "table"
+                block = "optics or particle table" if self.optics is not None and not self.aliases else "table"
                 raise InputError(
-                    f"{self.source} has no column {name} in its {block}, but {why};"
+                    f"{self.source} has no column {self.shown(name)} in its {block}, but {why};"
                     " add the column or give the table of a job that has it"
                 )
             return np.full(len(self.frame), np.nan if default is None else default)
@@ -96,11 +104,11 @@ class Columns:
         row = int(np.flatnonzero(bad)[0])
         values = self.values(name)
         shown = "" if values is None else str(values[row])
-        place = f"row {row + 1}" if name in self.frame else f"row {self.group[row] + 1} of data_optics"
+        place = f"row {row + 1}" if name in self.frame or self.aliases else f"row {self.group[row] + 1} of data_optics"
         count = int(bad.sum())
         others = f" and {count - 1} more" if count > 1 and name in self.frame else ""
         raise InputError(
-            f"{self.source}, {place}{others}, column {name}: {shown!r} where {rule};"
+            f"{self.source}, {place}{others}, column {self.shown(name)}: {shown!r} where {rule};"
             " correct the value or remove the row"
         )
 

@@ -15,6 +15,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from mrcfile.utils import machine_stamp_from_byte_order
 
 from hpcsort.errors import OutputError
+from hpcsort.io._checks import checked_volume
 from hpcsort.io.files import atomic_write
 
 _LABEL = b"Written by hpcsort"
@@ -42,9 +43,7 @@ def write_map(path: str | os.PathLike[str], data: npt.ArrayLike, voxel_A: float,
     ValueError
         If `data` is not 3D or is empty.
     """
-    volume = np.asarray(data)
-    if volume.ndim != 3 or not volume.size:
-        raise ValueError(f"a map has three axes of at least one voxel, not shape {volume.shape}")
+    volume = checked_volume(data)
     _write(path, volume, (volume.shape[0], volume.shape[1], volume.shape[2]), voxel_A, 2, True, overwrite)
 
 

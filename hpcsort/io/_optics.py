@@ -53,13 +53,13 @@ class OpticsGroups:
                 raise InputError(
                     f"{source} has no column rlnOpticsGroup in its {block} table; add it to join the two tables"
                 )
-        numbers = [str(value) for value in optics["rlnOpticsGroup"].tolist()]
+        numbers = [_number(value) for value in optics["rlnOpticsGroup"].tolist()]
         places = {number: place for place, number in enumerate(numbers)}
         if len(places) != len(numbers):
             raise InputError(
                 f"{source}, column rlnOpticsGroup of data_optics: a group number occurs twice; number them anew"
             )
-        group = np.array([places.get(str(value), -1) for value in frame["rlnOpticsGroup"].tolist()], dtype=np.int64)
+        group = np.array([places.get(_number(value), -1) for value in frame["rlnOpticsGroup"].tolist()], dtype=np.int64)
         lost = np.flatnonzero(group < 0)
         if lost.size:
             value = frame["rlnOpticsGroup"].iloc[int(lost[0])]
@@ -69,6 +69,11 @@ class OpticsGroups:
             )
         named = optics["rlnOpticsGroupName"].tolist() if "rlnOpticsGroupName" in optics else numbers
         return cls(group, tuple(str(name) for name in named))
+
+
+def _number(value: object) -> str:
+    """Text of a group number, which one of the two tables may hold as 7 and the other as 7.000000."""
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def refuse_unsupported(columns: Columns, groups: OpticsGroups) -> None:

@@ -17,16 +17,15 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from hpcsort.errors import InputError, OutputError
-from hpcsort.io.files import atomic_write
+from hpcsort.errors import InputError
+from hpcsort.io._checks import checked_volume, cubic_voxel
+from hpcsort.io._h5 import check_stored, number, opened, reading, writing
 
 __all__ = ["read_hdf_map", "write_hdf_map"]
 
-_IMAGES = "MDF/images"
+IMAGES = "MDF/images"
 _EM_FLOAT = 7
 """EMAN2's number for float32 data."""
-_MOST_COMPRESSION = 1100
-"""Deflate never compresses better than 1032 to 1."""
 _STATISTICS = ("minimum", "maximum", "mean", "sigma", "mean_nonzero", "sigma_nonzero", "square_sum")
 
 Array = npt.NDArray[np.float32]
@@ -55,18 +54,9 @@ def write_hdf_map(
     ValueError
         If `data` is not 3D or is empty.
     """
-    volume = np.ascontiguousarray(data, np.float32)
-    if volume.ndim != 3 or not volume.size:
-        raise ValueError(f"a map has three axes of at least one voxel, not shape {volume.shape}")
-    with atomic_write(path, overwrite=overwrite) as temporary:
-        try:
-            with h5py.File(temporary, "w") as file:
-                _fill(file, volume, voxel_A)
-        except RuntimeError as error:
-            # HDF5 forgets the number of the error where a full disk is noticed as late as on closing.
-            raise OutputError(
-                f"cannot write {path}: HDF5 could not finish it; free space there, or write elsewhere"
-            ) from error
+    volume = np.ascontiguousarray(checked_volume(data), np.float32)
+    with writing(path, overwrite) as file:
+        _fill(file, volume, voxel_A)
 
 
 def read_hdf_map(path: str | os.PathLike[str]) -> tuple[Array, float]:
@@ -88,18 +78,42 @@ def read_hdf_map(path: str | os.PathLike[str]) -> tuple[Array, float]:
         sizes along the three axes differ by more than 1 %.
     """
     place = Path(path)
-    try:
-        size = place.stat().st_size
-        with h5py.File(place, "r") as file:
-            return _read(place, file, size)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        if not place.is_file() or not os.access(place, os.R_OK):
-            raise InputError(f"{place} is not a file that can be read; check path and permissions") from error
-        raise InputError(f"{place} is damaged or not an HDF5 map of EMAN2; make or copy the file again") from error
+    with reading(place, "an HDF5 map of EMAN2"), opened(place) as file:
+        return _read(place, file, place.stat().st_size)
+
+
+def read_pixels(group: h5py.Group, dataset: h5py.Dataset, out: Array) -> None:
+    """Read `dataset` into `out` of its shape; values that EMAN2 has compressed to fewer bits are scaled back."""
+    dataset.read_direct(out)
+    bits = int(number(group, "EMAN.stored_renderbits", 0))
+    if bits > 0 and dataset.dtype.kind == "u":
+        low, high = (number(group, f"EMAN.stored_render{end}", 0.0) for end in ("min", "max"))
+        out *= np.float32((high - low) / (2**bits - 1))
+        out += np.float32(low)
+
+
+def check_pixels(path: Path, group: h5py.Group, dataset: h5py.Dataset, file_bytes: int) -> None:
+    """Refuse what is no real-space image or map of the size that its header says, and more than the file can hold.
+
+    Raises
+    ------
+    InputError
+        With the file, what it holds and the cure.
+    """
+    if dataset.dtype.kind not in "fui" or number(group, "EMAN.is_complex", 0):
+        raise InputError(f"{path} holds values of type {dataset.dtype}, complex or none; give a real-space map")
+    axes = "zyx"[-dataset.ndim :]
+    told = tuple(int(number(group, f"EMAN.n{axis}", size)) for axis, size in zip(axes, dataset.shape, strict=True))
+    if told != dataset.shape:
+        raise InputError(
+            f"{path} has a header of {told} voxels along {', '.join(axes)} for data of {dataset.shape};"
+            " make or copy it again"
+        )
+    check_stored(path, dataset, file_bytes, "voxels")
 
 
 def _fill(file: h5py.File, volume: Array, voxel_A: float) -> None:
-    images = file.create_group(_IMAGES)
+    images = file.create_group(IMAGES)
     images.attrs.create("imageid_max", np.zeros(1, np.int32))
     group = images.create_group("0")
     group.create_dataset("image", data=volume)
@@ -147,51 +161,19 @@ def _write_string(group: h5py.Group, name: str, value: str) -> None:
 
 
 def _read(path: Path, file: h5py.File, file_bytes: int) -> tuple[Array, float]:
-    images = file.get(_IMAGES)
+    images = file.get(IMAGES)
     if not isinstance(images, h5py.Group):
-        raise InputError(f"{path} has no group /{_IMAGES}, so it is not a map of EMAN2; convert it to MRC")
+        raise InputError(f"{path} has no group /{IMAGES}, so it is not a map of EMAN2; convert it to MRC")
     if not isinstance(images.get("0/image"), h5py.Dataset):
         raise InputError(f"{path} holds no image 0; make or copy the file again")
-    if _number(images, "imageid_max", 0) > 0:
-        raise InputError(f"{path} holds {int(_number(images, 'imageid_max', 0)) + 1} images; give a file of one map")
+    if number(images, "imageid_max", 0) > 0:
+        raise InputError(f"{path} holds {int(number(images, 'imageid_max', 0)) + 1} images; give a file of one map")
     group, dataset = images["0"], images["0/image"]
-    _check(path, group, dataset, file_bytes)
-    voxels = [_number(group, f"EMAN.apix_{axis}", 0.0) for axis in "xyz"]
-    if min(voxels) > 0 and max(voxels) > 1.01 * min(voxels):
-        listed = ", ".join(f"{size:.4g}" for size in voxels)
-        raise InputError(f"{path} has voxels of {listed} A along x, y, z; resample the map to cubic voxels")
-    data = np.empty(dataset.shape, np.float32)
-    dataset.read_direct(data)
-    bits = int(_number(group, "EMAN.stored_renderbits", 0))
-    if bits > 0 and dataset.dtype.kind == "u":
-        low, high = (_number(group, f"EMAN.stored_render{end}", 0.0) for end in ("min", "max"))
-        data *= np.float32((high - low) / (2**bits - 1))
-        data += np.float32(low)
-    return data, voxels[0] if math.isfinite(voxels[0]) and voxels[0] > 0 else 0.0
-
-
-def _check(path: Path, group: h5py.Group, dataset: h5py.Dataset, file_bytes: int) -> None:
-    """Refuse what is no map before memory is spent on it: a few bytes can promise any number of voxels."""
     if dataset.ndim != 3 or not dataset.size:
         listed = " x ".join(map(str, dataset.shape)) or "one number"
         raise InputError(f"{path} holds {listed} and no 3D map; give a map of three axes")
-    if dataset.dtype.kind not in "fui" or _number(group, "EMAN.is_complex", 0):
-        raise InputError(f"{path} holds values of type {dataset.dtype}, complex or none; give a real-space map")
-    told = tuple(int(_number(group, f"EMAN.n{axis}", size)) for axis, size in zip("zyx", dataset.shape, strict=True))
-    if told != dataset.shape:
-        raise InputError(
-            f"{path} has a header of {told} voxels along z, y, x for data of {dataset.shape}; make or copy it again"
-        )
-    promised, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    if stored > file_bytes or promised > stored * (1 if dataset.chunks is None else _MOST_COMPRESSION):
-        raise InputError(
-            f"{path} promises {promised} bytes of voxels but stores {min(stored, file_bytes)}; make or copy it again"
-        )
-
-
-def _number(group: h5py.Group, name: str, absent: float) -> float:
-    """Return a header's number in the seven digits of a float32, so that 13.1 A does not come back as 13.10000038."""
-    if name not in group.attrs:
-        return absent
-    value = np.asarray(group.attrs[name]).reshape(-1)[0]
-    return float(f"{value:.7g}") if value.dtype == np.float32 else float(value)
+    check_pixels(path, group, dataset, file_bytes)
+    voxel_A = cubic_voxel(path, [number(group, f"EMAN.apix_{axis}", 0.0) for axis in "xyz"])
+    data = np.empty(dataset.shape, np.float32)
+    read_pixels(group, dataset, data)
+    return data, voxel_A

@@ -1,4 +1,4 @@
-"""Images of particles: each rank reads only its own, by memory map, stack by stack and in file order."""
+"""Images of particles: each rank reads only its own, stack by stack and in file order."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcsort.errors import InputError
-from hpcsort.io.mrc import MrcStack
 from hpcsort.io.particles import ParticleTable
+from hpcsort.io.stacks import Stack, open_stack
 
-# Each memory map holds a file open; per-micrograph stacks can be more than a process may open.
+# Each stack holds a file open; per-micrograph stacks can be more than a process may open.
 _OPEN_STACKS = 64
 _CHUNK = 256
 
@@ -67,7 +67,7 @@ class ImageReader:
 
     def __init__(self, table: ParticleTable) -> None:
         self.table = table
-        self._stacks: OrderedDict[int, MrcStack] = OrderedDict()
+        self._stacks: OrderedDict[int, Stack] = OrderedDict()
 
     def __enter__(self) -> ImageReader:
         return self
@@ -118,11 +118,11 @@ class ImageReader:
             stack.close()
         self._stacks.clear()
 
-    def _open(self, number: int) -> MrcStack:
+    def _open(self, number: int) -> Stack:
         if number in self._stacks:
             self._stacks.move_to_end(number)
             return self._stacks[number]
-        stack = MrcStack(self.table.stack_paths[number])
+        stack = open_stack(self.table.stack_paths[number])
         self._stacks[number] = stack
         if len(self._stacks) > _OPEN_STACKS:
             self._stacks.popitem(last=False)[1].close()

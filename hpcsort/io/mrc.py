@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mrcfile.dtypes import HEADER_DTYPE
 
 from hpcsort.errors import InputError
+from hpcsort.io._checks import cubic_voxel, image_places, seven_digits
 from hpcsort.io._mrc_write import write_map, write_stack
 
 __all__ = ["MrcStack", "read_map", "write_map", "write_stack"]
@@ -114,13 +115,8 @@ class MrcStack:
         InputError
             If an index is outside 0 ... n - 1.
         """
-        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         n, ny, nx = self.shape
-        outside = wanted[(wanted < 0) | (wanted >= n)]
-        if outside.size:
-            raise InputError(
-                f"image {outside[0] + 1} does not exist in {self.path}, which holds 1 to {n}; correct the table"
-            )
+        wanted = image_places(self.path, indices, n)
         data = self._mapped()
         out = np.empty((wanted.size, ny, nx), dtype=np.float32)
         for place in np.argsort(wanted, kind="stable"):
@@ -160,15 +156,12 @@ def read_map(path: str | os.PathLike[str]) -> tuple[Array, float]:
         As `MrcStack`, and if the voxel sizes along the three axes differ by more than 1 %.
     """
     stack = MrcStack(path)
-    sizes = stack._layout.voxel_A
-    if min(sizes) > 0 and max(sizes) > 1.01 * min(sizes):
-        listed = ", ".join(f"{size:.4g}" for size in sizes)
-        raise InputError(f"{path} has voxels of {listed} A along x, y, z; resample the map to cubic voxels")
+    voxel_A = cubic_voxel(path, stack._layout.voxel_A)
     data = stack.read(np.arange(len(stack)))
     # The file's axes are (section, row, column); `axes` says which of x=1, y=2, z=3 its columns, rows, sections are.
     by_name = {axis: place for place, axis in zip((2, 1, 0), stack._layout.axes, strict=True)}
     data = data.transpose([by_name[axis] for axis in (3, 2, 1)])
-    return np.ascontiguousarray(data), stack.voxel_A
+    return np.ascontiguousarray(data), voxel_A
 
 
 def _read_layout(path: Path) -> _Layout:
@@ -221,8 +214,7 @@ def _interpret(raw: bytes, order: Literal["<", ">"]) -> _Layout | None:
 
 def _voxel(cell_A: float, samples: int) -> float:
     size = float(cell_A) / int(samples) if samples > 0 else 0.0
-    # The cell is a float32: seven digits, so that 13.1 A does not come back as 13.10000038.
-    return float(f"{size:.7g}") if math.isfinite(size) and size > 0 else 0.0
+    return seven_digits(size) if math.isfinite(size) and size > 0 else 0.0
 
 
 def _unpack_nibbles(packed: npt.NDArray[np.uint8], out: Array) -> None:

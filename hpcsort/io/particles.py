@@ -12,27 +12,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpcsort.errors import InputError
-from hpcsort.io._columns import Columns
-from hpcsort.io._optics import OpticsGroups, aberration_notes, find_pixel_sizes, one_pixel_size, refuse_unsupported
-from hpcsort.io.stacks import StackList, find_stacks
-from hpcsort.io.star import Block, read_tables
+from hpcsort.io._assemble import check_arguments, table_fields
+from hpcsort.io._optics import one_pixel_size
+from hpcsort.io.smear_table import read_smears
+from hpcsort.io.smears import Smears
+from hpcsort.io.star import HPCSORT_BLOCK, Block, read_tables, smear_table_name
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-
-_POSES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-# column, field of ParticleTable, value where the column is absent (None: it must be there)
-_CTF = (
-    ("rlnDefocusU", "defocus_u_A", None),
-    ("rlnDefocusV", "defocus_v_A", None),
-    ("rlnDefocusAngle", "defocus_angle_deg", None),
-    ("rlnVoltage", "voltage_kV", None),
-    ("rlnSphericalAberration", "cs_mm", None),
-    ("rlnAmplitudeContrast", "amplitude_contrast", None),
-    ("rlnPhaseShift", "phase_shift_deg", 0.0),
-    ("rlnCtfBfactor", "bfactor_A2", 0.0),
-    ("rlnCtfScalefactor", "ctf_scale", 1.0),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +73,14 @@ class ParticleTable:
         The STAR file.
     notes : tuple of str
         What the file states and sorting leaves out of account, in plain sentences.
+    smears : Smears or None
+        All poses that are possible for each particle, with probabilities; None where only the best is known.
+    image_scale : numpy.ndarray or None
+        (N,) float64: factor that brings each image, its background normalised, to the scale of the map (the
+        refinement's norm). One over it is the particle's contrast, by which its CTF is multiplied.
+    noise_power : numpy.ndarray or None
+        (groups, shells) float64: the refinement's noise power of each optics group in every Fourier shell of the box,
+        in any common unit; 0 where unknown.
     """
 
     angles_deg: Floats
@@ -117,6 +112,9 @@ class ParticleTable:
     other_blocks: dict[str, Block]
     source: Path
     notes: tuple[str, ...] = ()
+    smears: Smears | None = None
+    image_scale: Floats | None = None
+    noise_power: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.stack_index)
@@ -133,8 +131,10 @@ class ParticleTable:
         cut: dict[str, Any] = {
             field.name: value[chosen]
             for field in fields(self)
-            if isinstance(value := getattr(self, field.name), np.ndarray)
+            if isinstance(value := getattr(self, field.name), np.ndarray) and field.name != "noise_power"
         }
+        if self.smears is not None:
+            cut["smears"] = self.smears.rows(chosen)
         return replace(self, **cut, frame=self.frame.iloc[chosen].reset_index(drop=True))
 
 
@@ -146,6 +146,7 @@ def read_particles(
     need_images: bool = True,
     need_poses: bool = True,
     need_ctf: bool = True,
+    smears: bool = True,
 ) -> ParticleTable:
     """Read a RELION STAR file of version 3.0 (one table of any name), 3.1 or 5 (optics and particles).
 
@@ -166,6 +167,8 @@ def read_particles(
         Whether absent angles are an error; if not they are NaN, and bad values too.
     need_ctf
         The same for the CTF.
+    smears
+        Whether the smear table that the file names in data_hpcsort (if it does) is read.
 
     Returns
     -------
@@ -177,43 +180,21 @@ def read_particles(
         In one sentence with file, row (1-based), column and cure.
     """
     source = Path(path)
-    if angpix is not None and not (np.isfinite(angpix) and angpix > 0):
-        raise InputError(f"pixel size {angpix} A given for {source} is not a positive number; correct --angpix")
-    if datadir is not None and not Path(datadir).is_dir():
-        raise InputError(f"the folder {datadir} given for the stacks of {source} does not exist; correct --datadir")
+    check_arguments(source, datadir, angpix)
     tables = read_tables(source)
     block_name, frame, optics = _choose_blocks(tables, source)
-    groups = OpticsGroups.of(frame, optics, source)
-    columns = Columns(source, frame, optics, groups.group)
-    refuse_unsupported(columns, groups)
-
-    ctf = {
-        name: columns.numbers(column, default, "the CTF is computed from it", need_ctf)
-        for column, name, default in _CTF
-    }
-    if need_ctf:
-        _check_ctf(ctf, columns)
-    poses = [columns.numbers(name, None, "poses are needed", need_poses) for name in _POSES]
-
-    stacks = find_stacks(frame["rlnImageName"], source, Path(datadir) if datadir is not None else None, need_images)
-    pixel_sizes_A, notes = find_pixel_sizes(columns, angpix, stacks.pixel_size_A)
+    fields = table_fields(
+        source,
+        frame,
+        optics,
+        datadir=datadir,
+        angpix=angpix,
+        need_images=need_images,
+        need_poses=need_poses,
+        need_ctf=need_ctf,
+    )
     return ParticleTable(
-        angles_deg=np.stack(poses, axis=1),
-        shifts_px=_shifts(columns, pixel_sizes_A, need_poses),
-        **ctf,
-        pixel_sizes_A=pixel_sizes_A,
-        box_px=_box(columns, groups, stacks.box_px, need_images),
-        optics_group=groups.group,
-        optics_group_names=groups.names,
-        stack_id=stacks.stack_id,
-        stack_index=stacks.stack_index,
-        stack_paths=stacks.paths,
-        stack_names=stacks.names,
-        random_subset=columns.integers("rlnRandomSubset", 0),
-        micrograph=columns.text("rlnMicrographName"),
-        source_row=np.arange(len(frame), dtype=np.int64),
-        frame=frame,
-        optics=optics,
+        **fields,
         block_name=block_name,
         block_order=tuple(tables),
         other_blocks={
@@ -221,9 +202,21 @@ def read_particles(
             for name, block in tables.items()
             if name != block_name and not (name == "optics" and optics is not None)
         },
-        source=source,
-        notes=(*notes, *aberration_notes(columns, groups), *_repeat_note(stacks)),
+        smears=_find_smears(tables, frame, source) if smears else None,
     )
+
+
+def _find_smears(tables: dict[str, Block], frame: pd.DataFrame, source: Path) -> Smears | None:
+    written = smear_table_name(tables)
+    if written is None:
+        return None
+    place = source.parent / written
+    if not place.is_file():
+        raise InputError(
+            f"{source} names the smear table {written} in data_{HPCSORT_BLOCK}, but {place} is not there; copy it"
+            " there, or remove the block to go without smears"
+        )
+    return read_smears(place, frame["rlnImageName"].tolist())
 
 
 def _choose_blocks(tables: dict[str, Block], source: Path) -> tuple[str, pd.DataFrame, pd.DataFrame | None]:
@@ -248,41 +241,3 @@ def _choose_blocks(tables: dict[str, Block], source: Path) -> tuple[str, pd.Data
 
 def _frame(block: Block) -> pd.DataFrame:
     return block if isinstance(block, pd.DataFrame) else pd.DataFrame([block])
-
-
-def _repeat_note(stacks: StackList) -> tuple[str, ...]:
-    named = np.stack([stacks.stack_id, stacks.stack_index], axis=1)
-    repeats = len(named) - len(np.unique(named, axis=0))
-    return (f"Rows that name the image of an earlier row: {repeats}.",) if repeats else ()
-
-
-def _shifts(columns: Columns, pixel_sizes_A: Floats, needed: bool) -> Floats:
-    axes = []
-    for axis in "XY":
-        in_A = columns.numbers(f"rlnOrigin{axis}Angst", 0.0, "poses are needed", needed)
-        in_px = columns.numbers(f"rlnOrigin{axis}", 0.0, "poses are needed", needed)
-        axes.append(in_A / pixel_sizes_A if columns.has(f"rlnOrigin{axis}Angst") else in_px)
-    return np.stack(axes, axis=1)
-
-
-def _check_ctf(ctf: dict[str, Floats], columns: Columns) -> None:
-    columns.refuse("rlnVoltage", ctf["voltage_kV"] <= 0, "a voltage in kV is positive")
-    contrast = ctf["amplitude_contrast"]
-    columns.refuse("rlnAmplitudeContrast", (contrast < 0) | (contrast > 1), "amplitude contrast lies between 0 and 1")
-
-
-def _box(columns: Columns, groups: OpticsGroups, box_px: int | None, needed: bool) -> int | None:
-    if not columns.has("rlnImageSize"):
-        return box_px
-    sizes = columns.numbers("rlnImageSize", None, "", False)
-    if box_px is None:
-        return int(sizes[0]) if np.all(sizes == sizes[0]) and sizes[0] > 0 else None
-    other = np.flatnonzero(np.isfinite(sizes) & (sizes != box_px))
-    if other.size and needed:
-        row = int(other[0])
-        name = groups.names[groups.group[row]]
-        raise InputError(
-            f"{columns.source}, row {row + 1}, column rlnImageSize: optics group {name} states {sizes[row]:g} px but"
-            f" the stack has {box_px} px; give the table that belongs to these images, pixel size included"
-        )
-    return box_px

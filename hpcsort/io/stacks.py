@@ -11,7 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpcsort.errors import InputError
+from hpcsort.io._h5 import SUFFIXES, starts_as_hdf5
+from hpcsort.io.hdf_stack import HdfStack
 from hpcsort.io.mrc import MrcStack
+
+Stack = MrcStack | HdfStack
+
+# RELION reads a file in the format that follows a colon, whatever its suffix: a stack named .mrc needs it.
+_FORCED = ":mrcs"
+_MOST_DIGITS = 18
+_MRC_SUFFIXES = frozenset({".mrcs", ".mrc", ".st", ".ali", ".rec"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +51,39 @@ class StackList:
     pixel_size_A: float
 
 
+def open_stack(path: Path) -> Stack:
+    """Open a stack of images: EMAN2's HDF5 where suffix or content say so, else MRC; InputError as the two classes."""
+    suffix = path.suffix.lower()
+    hdf = suffix in SUFFIXES or (suffix not in _MRC_SUFFIXES and starts_as_hdf5(path))
+    return HdfStack(path) if hdf else MrcStack(path)
+
+
+def split_format(written: str) -> tuple[str, str]:
+    """Split a stack as RELION names it in path and forced format, such as ("a.mrc", ":mrcs"), which may be empty."""
+    for mark in (_FORCED, ":mrc"):
+        if written.endswith(mark):
+            return written.removesuffix(mark), mark
+    return written, ""
+
+
+def relion_name(index: int, path: str) -> str:
+    """Name of the 0-based image ``index`` of a stack in a STAR file, in a form that RELION reads as a stack."""
+    forced = _FORCED if Path(path).suffix.lower() == ".mrc" else ""
+    return f"{index + 1:06d}@{path}{forced}"
+
+
 def found_from(written: str, folder: Path) -> Path | None:
     """Find a stack written as a relative path in `folder` or in one of its parents (a RELION project folder)."""
-    start = Path(os.path.abspath(folder))
+    start, name = Path(os.path.abspath(folder)), split_format(written)[0]
     for base in (start, *start.parents):
-        if (base / written).is_file():
-            return base / written
+        if _is_file(base / name):
+            return base / name
     return None
 
 
-def find_stacks(names: pd.Series, source: Path, datadir: Path | None, required: bool) -> StackList:
+def find_stacks(
+    names: pd.Series, source: Path, datadir: Path | None, required: bool, column: str = "rlnImageName"
+) -> StackList:
     """Find and check the stacks that a column of `index@stack` names; reads headers, no images.
 
     A path is looked up as it is when absolute, then relative to the folder of the STAR file, to the working folder,
@@ -67,6 +99,8 @@ def find_stacks(names: pd.Series, source: Path, datadir: Path | None, required: 
         Folder given by the user, if any.
     required
         Whether a stack that is absent or broken is an error; if not, it stays unresolved.
+    column
+        Name of the column in the source, for messages.
 
     Raises
     ------
@@ -83,18 +117,19 @@ def find_stacks(names: pd.Series, source: Path, datadir: Path | None, required: 
     counts = np.full(len(listed), np.iinfo(np.int64).max)
     box_px, pixel_size_A, box_from = None, 0.0, None
     for number, (text, row) in enumerate(zip(listed, first_rows, strict=True)):
-        place = f"{source}, row {row + 1}, column rlnImageName"
-        path, tried = _look_up(text, source, datadir)
-        paths.append(path or source.parent / text)
+        place = f"{source}, row {row + 1}, column {column}"
+        name = split_format(text)[0]
+        path, tried = _look_up(name, source, datadir)
+        paths.append(path or source.parent / name)
         if path is None:
             if required:
                 raise InputError(
-                    f"{place}: stack {text} was not found in {', '.join(map(str, tried))};"
+                    f"{place}: stack {name} was not found in {', '.join(map(str, tried))};"
                     " name the folder that holds it with --datadir"
                 )
             continue
         try:
-            stack = MrcStack(path)
+            stack = open_stack(path)
             box = _box(stack, place)
         except InputError as error:
             if required:
@@ -112,7 +147,7 @@ def find_stacks(names: pd.Series, source: Path, datadir: Path | None, required: 
     if beyond.size and required:
         row = int(beyond[0])
         raise InputError(
-            f"{source}, row {row + 1}, column rlnImageName: image {index[row]} is beyond the end of"
+            f"{source}, row {row + 1}, column {column}: image {index[row]} is beyond the end of"
             f" {paths[stack_id[row]]}, which holds {counts[stack_id[row]]}; correct the index or restore the stack"
         )
     return StackList(stack_id, index - 1, listed, paths, box_px, pixel_size_A)
@@ -125,7 +160,7 @@ def _split(names: pd.Series, source: Path) -> tuple[npt.NDArray[np.int64], list[
         before, mark, after = str(name).partition("@")
         stack = after if mark else before
         if mark:
-            index[row] = int(before) if before.isdecimal() else 0
+            index[row] = int(before) if before.isdecimal() and len(before) < _MOST_DIGITS else 0
         if index[row] < 1 or not stack or stack == "nan":
             raise InputError(
                 f"{source}, row {row + 1}, column rlnImageName: {name!r} does not name an image; write it as"
@@ -146,7 +181,7 @@ def _look_up(written: str, source: Path, datadir: Path | None) -> tuple[Path | N
     if not given.is_absolute():
         places += [parent / written for parent in folder.parents]
     for place in places:
-        if place.is_file():
+        if _is_file(place):
             return place, []
     tried = [given.parent, *bases] if given.is_absolute() else [*bases, *folder.parents]
     if datadir is not None:
@@ -154,7 +189,15 @@ def _look_up(written: str, source: Path, datadir: Path | None) -> tuple[Path | N
     return None, list(dict.fromkeys(tried))
 
 
-def _box(stack: MrcStack, place: str) -> int:
+def _is_file(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except OSError:
+        # such as a name that is longer than any file system has
+        return False
+
+
+def _box(stack: Stack, place: str) -> int:
     _, ny, nx = stack.shape
     if ny != nx:
         raise InputError(f"{place}: {stack.path} has images of {nx} x {ny} px; cut or pad them to squares")

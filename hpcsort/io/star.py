@@ -18,12 +18,17 @@ import starfile
 
 from hpcsort.errors import InputError
 from hpcsort.io.files import write_text_atomically
-from hpcsort.io.stacks import found_from
+from hpcsort.io.stacks import found_from, split_format
 
 if TYPE_CHECKING:
     from hpcsort.io.particles import ParticleTable
 
 _COMMENT = re.compile(r"\s#")
+
+HPCSORT_BLOCK = "hpcsort"
+"""Block of a STAR file for what RELION has no columns for."""
+SMEAR_TABLE = "hpcsortSmearTable"
+"""Its entry that names the smear table, relative to the folder of the STAR file."""
 
 Block = pd.DataFrame | dict[str, str | int | float]
 
@@ -69,6 +74,14 @@ def read_tables(path: str | os.PathLike[str]) -> dict[str, Block]:
     return tables
 
 
+def smear_table_name(tables: Mapping[str, Block]) -> str | None:
+    """Return what the block data_hpcsort, if there is one, names as smear table."""
+    block = tables.get(HPCSORT_BLOCK)
+    if block is None or SMEAR_TABLE not in block or (isinstance(block, pd.DataFrame) and block.empty):
+        return None
+    return str(block[SMEAR_TABLE].iloc[0] if isinstance(block, pd.DataFrame) else block[SMEAR_TABLE])
+
+
 def write_tables(path: str | os.PathLike[str], tables: Mapping[str, Block], *, overwrite: bool = False) -> None:
     """Write blocks as a STAR file by write, fsync and rename; equal tables give equal bytes.
 
@@ -100,6 +113,7 @@ def write_particles(
     extra: Mapping[str, npt.NDArray] | None = None,
     *,
     rows: npt.NDArray | None = None,
+    smear_table: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write particles as a STAR file that RELION and `read_particles` read, with every column of the input kept.
@@ -107,7 +121,7 @@ def write_particles(
     Block names, the optics table and other blocks are those of the input. An image path is kept as it is when it is
     absolute, or when it leads to the same stack from the folder of the new file or one of its parents (a RELION
     project folder); otherwise it is rewritten relative to the folder of the new file. A stack that was not found
-    on reading keeps its path.
+    on reading keeps its path. So does a smear table that the block data_hpcsort names, where it is found there too.
 
     Parameters
     ----------
@@ -119,6 +133,9 @@ def write_particles(
         Column name (such as rlnClassNumber) to N values; replaces a column of that name or is appended.
     rows
         (M,) indices or (N,) booleans: which particles to write, in which order. All if not given.
+    smear_table
+        Name of the smear table (see `write_smears`) of these particles, relative to the folder of the new file;
+        replaces the one that the block data_hpcsort may name.
     overwrite
         Whether an existing file may be replaced.
 
@@ -149,7 +166,10 @@ def write_particles(
         elif name == "optics" and table.optics is not None:
             blocks[name] = table.optics
         else:
-            blocks[name] = table.other_blocks[name]
+            blocks[name] = _moved(name, table.other_blocks[name], table, target.parent)
+    if smear_table is not None:
+        kept = blocks.get(HPCSORT_BLOCK, {})
+        blocks[HPCSORT_BLOCK] = {**(kept if isinstance(kept, dict) else {}), SMEAR_TABLE: smear_table}
     write_tables(target, blocks, overwrite=overwrite)
 
 
@@ -174,7 +194,23 @@ def _path_text(table: ParticleTable, number: int, folder: Path) -> str | None:
     if again is not None and again.samefile(found):
         return None
     # `..` is followed physically, so links in the folders are resolved; the file's own name (and suffix) stays.
+    return _relative(found, folder) + split_format(written)[1]
+
+
+def _relative(found: Path, folder: Path) -> str:
     return os.path.relpath(Path(os.path.realpath(found.parent)) / found.name, os.path.realpath(folder))
+
+
+def _moved(name: str, block: Block, table: ParticleTable, folder: Path) -> Block:
+    """Give the block for a STAR file in `folder`: its smear table, if any, is named as seen from there."""
+    written = smear_table_name({name: block})
+    if written is None or os.path.isabs(written):
+        return block
+    found, there = table.source.parent / written, folder / written
+    if not found.is_file() or (there.is_file() and there.samefile(found)):
+        return block
+    moved = _relative(found, folder)
+    return {**block, SMEAR_TABLE: moved} if isinstance(block, dict) else block.assign(**{SMEAR_TABLE: moved})
 
 
 def _as_text(block: Block) -> Block:

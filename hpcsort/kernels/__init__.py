@@ -9,6 +9,7 @@ same bits on every processor of one instruction set.
 """
 
 from hpcsort.kernels._backend import backend, instruction_set
+from hpcsort.kernels.add import add_rounded
 from hpcsort.kernels.extract import extract_sections
 from hpcsort.kernels.insert import complete_friedel, complete_friedel_records, insert_sections
 from hpcsort.kernels.layout import aligned_empty, half_width, interleave, lane_count
@@ -17,6 +18,7 @@ from hpcsort.kernels.score import leave_one_out_gains, pack_ridge, score_section
 from hpcsort.kernels.subtract import subtract_sections
 
 __all__ = [
+    "add_rounded",
     "aligned_empty",
     "backend",
     "backproject_moments",

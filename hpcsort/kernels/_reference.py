@@ -166,6 +166,16 @@ def backproject_moments(
             np.add.at(out, index, _outer(weight, record))
 
 
+def add_rounded(total: Array, addend: Array, shift: float, clear: bool) -> float:
+    """Total += (addend + shift) - shift; return the largest absolute value where the addend is not zero."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total += (addend.astype(np.float64) + shift) - shift
+    peak = np.abs(total[addend != 0]).max(initial=0.0)
+    if clear:
+        addend[...] = 0
+    return float(peak)
+
+
 def subtract_sections(
     interleaved: Array,
     count: int,

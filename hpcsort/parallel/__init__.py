@@ -4,9 +4,10 @@ from hpcsort.parallel.chunks import cut_chunks, deal_chunks, owned_rows, row_cou
 from hpcsort.parallel.comm import Communicator, SerialComm
 from hpcsort.parallel.exact import ExactSum
 from hpcsort.parallel.launch import abort_on_error, check_launch, raise_together, together
+from hpcsort.parallel.memory import node_memory_GB, peak_memory_GB, peak_memory_of_node_GB
 from hpcsort.parallel.mpicomm import MpiComm, get_comm
 from hpcsort.parallel.nodearray import NodeArray
-from hpcsort.parallel.progress import Progress, Stage, StoryLog, peak_memory_GB
+from hpcsort.parallel.progress import Progress, Stage, StoryLog
 from hpcsort.parallel.streams import stream
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "cut_chunks",
     "deal_chunks",
     "get_comm",
+    "node_memory_GB",
     "owned_rows",
     "peak_memory_GB",
+    "peak_memory_of_node_GB",
     "raise_together",
     "row_counts",
     "stream",

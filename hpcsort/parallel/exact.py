@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 from hpcsort.parallel.comm import Communicator
 
-_LOOK_EVERY = 16
-_SLAB = 1 << 15  # elements per pass: addend, rounded addend and total stay in the cache
-
 
 class ExactSum:
     """Elementwise sum of arrays that has the same bits for every order and grouping.
@@ -47,8 +44,6 @@ class ExactSum:
         self.quantum = math.ldexp(1.0, max(math.frexp(self.bound)[1] - 51, -1000))
         self._shift = 1.5 * 2.0**52 * self.quantum
         self._sum = np.zeros(shape, np.float64)
-        self._added = 0
-        self._rounded = np.empty(min(_SLAB, self._sum.size), np.float64)
 
     @property
     def total(self) -> NDArray[np.float64]:
@@ -57,44 +52,44 @@ class ExactSum:
         view.flags.writeable = False
         return view
 
-    def add(self, block: NDArray[Any], index: int | None = None) -> None:
+    def add(self, block: NDArray[Any], index: int | None = None, clear: bool = False) -> None:
         """Add one block.
 
         Parameters
         ----------
         block : float32 or float64, `shape`
-            The addend; complex values go in as their real view.
+            The addend; complex values go in as their real view. Runs of zeros cost almost nothing.
         index : int, optional
             Add to `total[index]` only; the block then has the shape of that.
+        clear : bool
+            Set the block to zero afterwards: cheaper here than in a pass of its own.
 
         Raises
         ------
         RuntimeError
             A total exceeds the bound or is not a number: the sum is then no longer exact.
+        ValueError
+            The block has another shape, or should be cleared but is read-only.
+        TypeError
+            The block has another dtype.
         """
+        # Late: what explains errors to the user lives in this package, and kernels that cannot be loaded are one.
+        from hpcsort.kernels import add_rounded
+
         target = self._sum if index is None else self._sum[index, ...]
         if block.shape != target.shape:
             raise ValueError(f"a block of shape {block.shape} for an exact sum of shape {target.shape}")
         if block.dtype not in (np.float32, np.float64):
             raise TypeError(f"exact sums take float32 or float64, not {block.dtype}")
-        flat, addend = target.reshape(-1), np.ascontiguousarray(block).reshape(-1)
-        peak = 0.0
-        # Looking costs as much as adding. `join` looks at the total in any case; now and then is for a bound that is
-        # wrong by orders of magnitude.
-        looks = self._added % _LOOK_EVERY == 0
-        self._added += 1
-        with np.errstate(invalid="ignore", over="ignore"):  # told as an error below
-            for start in range(0, flat.size, _SLAB):
-                total, part = flat[start : start + _SLAB], addend[start : start + _SLAB]
-                rounded = self._rounded[: part.size]
-                # Adding 1.5 * 2^52 q leaves no bits below q; a tie depends on the addend alone.
-                np.add(part, self._shift, out=rounded, dtype=np.float64)
-                rounded -= self._shift
-                total += rounded
-                if looks:
-                    # NaN must win, so no max(): the comparison in _check is False for it.
-                    peak = np.maximum(peak, np.maximum(total.max(), -total.min()))
-        self._check(float(peak))
+        if clear and not block.flags.writeable:
+            raise ValueError("a read-only block cannot be cleared")
+        whole = block.flags.c_contiguous
+        addend = block if whole else np.ascontiguousarray(block)
+        # Adding 1.5 * 2^52 q leaves no bits below q; a tie depends on the addend alone.
+        peak = add_rounded(target.reshape(-1), addend.reshape(-1), self._shift, clear=clear and whole)
+        if clear and not whole:
+            block[...] = 0
+        self._check(peak)
 
     def join(self, comm: Communicator) -> NDArray[np.float64]:
         """Add the sums of all ranks; afterwards every rank holds the same total.

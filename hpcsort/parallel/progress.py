@@ -1,8 +1,7 @@
-"""Telling people how far a run is, and what it cost."""
+"""Telling people how far a run is, and what it cost in time."""
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from datetime import datetime
@@ -159,13 +158,3 @@ class Stage:
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
         self._times[self.name] = self._times.get(self.name, 0.0) + time.perf_counter() - self._start
-
-
-def peak_memory_GB(comm: Communicator | None = None) -> float:
-    """Return the largest memory (resident set) any rank has had so far, in GB of 10^9 bytes.
-
-    Memory shared by the ranks of a node is counted in each of them. Collective with `comm`.
-    """
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-    return peak if comm is None else float(comm.max(peak))

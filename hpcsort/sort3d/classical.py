@@ -95,11 +95,11 @@ def _prepare(task: Task) -> Field:
     clean, junk = clean_residuals(band.store, band.fixed, band.grid.pad, float(band.start().spread[0]))
     prior = _CLASS_SHARE * band.power
     nobody = np.zeros((len(junk), 0))
-    everyone = Field(clean, band.grid, band.mask, prior, problem.orientation, nobody, junk)
+    everyone = Field(clean, band.grid, band.mask, band.region, prior, problem.orientation, nobody, junk)
     mine = task.active[clean.positions]
     known = known_scores(everyone, np.where(task.usable, task.known, -1), task.groups)[mine]
     store = clean.restricted(task.active)
-    return Field(store, band.grid, band.mask, prior, problem.orientation[task.active], known, junk[mine])
+    return Field(store, band.grid, band.mask, band.region, prior, problem.orientation[task.active], known, junk[mine])
 
 
 @dataclass

@@ -26,7 +26,7 @@ class ClassMaps:
     ridge : float32 (K, Fourier volume), 1 / (weight + 1 / prior).
     leverage : factor of the ridge for the local weight and the interpolation (`leverage_ratio`).
     prior : float64 (shells,), prior variance of the differences' Fourier voxels.
-    mask : float32 (size, size, size), where differences are allowed.
+    mask, region : float32 (size, size, size), where differences are allowed, and where their noise is measured.
     focus : float32 (size, size, size), local weight of the last estimate.
     """
 
@@ -39,6 +39,7 @@ class ClassMaps:
     leverage: float
     prior: np.ndarray
     mask: np.ndarray
+    region: np.ndarray
     focus: np.ndarray
 
     @property
@@ -48,7 +49,13 @@ class ClassMaps:
 
 
 def maps_from_centres(
-    subspace: Subspace, centres: np.ndarray, grid: BandGrid, fixed: np.ndarray, prior: np.ndarray, mask: np.ndarray
+    subspace: Subspace,
+    centres: np.ndarray,
+    grid: BandGrid,
+    fixed: np.ndarray,
+    prior: np.ndarray,
+    mask: np.ndarray,
+    region: np.ndarray,
 ) -> ClassMaps:
     """Difference maps of points (K, J) of a subspace, for a loop on a wider ``grid``.
 
@@ -59,7 +66,7 @@ def maps_from_centres(
     wide = grid.embed(volumes, subspace.grid)
     ridge = np.zeros(wide.shape, np.float32)
     contrast = float(subspace.spread[0])
-    return ClassMaps(grid, fixed, contrast, wide, np.ones(len(centres)), ridge, 0.0, prior, mask, mask)
+    return ClassMaps(grid, fixed, contrast, wide, np.ones(len(centres)), ridge, 0.0, prior, mask, region, mask)
 
 
 def shrink_classes(maps: ClassMaps, numerator: np.ndarray, weight: np.ndarray) -> ClassMaps:
@@ -73,7 +80,7 @@ def shrink_classes(maps: ClassMaps, numerator: np.ndarray, weight: np.ndarray) -
     grid = maps.grid
     ridge = np.where(grid.support, 1.0 / (weight + 1.0 / grid.shell_fill(maps.prior)), 0.0)
     real = grid.to_real((numerator * ridge).astype(np.complex64), corrected=False)
-    focus = maps.mask * local_weight(grid, real, maps.mask)
+    focus = maps.mask * local_weight(grid, real, maps.region)
     volumes = grid.to_fourier(real * focus, corrected=False)
     return replace(
         maps,

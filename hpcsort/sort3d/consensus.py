@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from hpcsort.images import noise_spectrum
-from hpcsort.kernels import complete_friedel, insert_sections, interleave, subtract_sections
+from hpcsort.kernels import complete_friedel, insert_sections, interleave
 from hpcsort.sort3d.store import Block, ParticleStore, exact_total
 from hpcsort.volumes import BandGrid, fsc_of_full, shell_correlation
 
-__all__ = ["Consensus", "build_consensus", "half_sums", "subtract_consensus", "whiten"]
+__all__ = ["Consensus", "build_consensus", "half_sums", "subtract_consensus", "whiten", "whiten_as_told"]
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ def half_sums(store: ParticleStore, grid: BandGrid, half: np.ndarray) -> tuple[n
     """
     labels = half.astype(np.int32)
     ones = np.ones(len(store.data), np.float32)
-    peak = store.largest(store.data.images) + store.largest(store.data.ctfs) + 1.0
+    peak = store.largest(store.data.peak) + store.largest(store.data.ctfs) + 1.0
 
     def fill(block: Block, out: np.ndarray) -> None:
-        data = store.data.rows(block.local)
+        seen = store.data.seen(block.local)
+        data, chosen, weights = seen.data, seen.per_pose(labels[block.local]), seen.weighted(ones[block.local])
         insert_sections(
-            data.images, data.ctfs, data.rotations, labels[block.local], ones[block.local], data.px, data.py, grid.pad,
-            out=out,
+            data.images, data.ctfs, data.rotations, chosen, weights, data.px, data.py, grid.pad, out=out
         )  # fmt: skip
 
     sums = store.sum_blocks((2, *grid.fourier_shape, 4), 8.0 * store.count * peak**2, fill)
@@ -84,18 +85,15 @@ def build_consensus(store: ParticleStore, grid: BandGrid, half: np.ndarray, mask
     return Consensus(grid, consensus, grid.to_fourier(consensus), fsc)
 
 
-def subtract_consensus(store: ParticleStore, consensus: Consensus) -> np.ndarray:
-    """Residuals y = F - C P V0 of this rank's particles, complex64 (n_local, P)."""
-    data = store.data
+def subtract_consensus(store: ParticleStore, consensus: Consensus) -> ParticleStore:
+    """Return the particles' residuals y = F - C P V0."""
+    ones = np.ones((len(store.data), 1), np.float32)
     volumes = interleave(consensus.volume[None])
-    ones = np.ones((len(data), 1), np.float32)
-    return subtract_sections(
-        volumes, 1, ones, data.images, data.ctfs, data.rotations, data.px, data.py, consensus.grid.pad
-    )
+    return store.with_data(store.data.minus(volumes, 1, ones, consensus.grid.pad))
 
 
-def whiten(store: ParticleStore, images: np.ndarray, groups: int) -> tuple[ParticleStore, np.ndarray]:
-    """Divide data by the noise level of ``images`` (raw data or residuals) per group and shell.
+def whiten(store: ParticleStore, residual: ParticleStore, groups: int) -> tuple[ParticleStore, np.ndarray]:
+    """Divide data by the noise level of ``residual`` (or of the data themselves) per group and shell.
 
     Returns
     -------
@@ -103,7 +101,8 @@ def whiten(store: ParticleStore, images: np.ndarray, groups: int) -> tuple[Parti
     """
     powers, counts = [], []
     for block in store.blocks():
-        power, count = noise_spectrum(store.data.rows(block.local), images[block.local], groups)
+        seen = residual.data.seen(block.local)
+        power, count = noise_spectrum(seen.data, seen.data.images, groups, seen.scored)
         powers.append(power)
         counts.append(count)
     shape = (groups, store.data.radius + 1)
@@ -113,6 +112,28 @@ def whiten(store: ParticleStore, images: np.ndarray, groups: int) -> tuple[Parti
     variance[:, 0] = variance[:, 1]
     sigma = np.sqrt(np.where(variance > 0, variance, 1.0))
     return store.with_data(store.data.whitened(sigma)), sigma
+
+
+def whiten_as_told(store: ParticleStore, noise_power: np.ndarray) -> ParticleStore:
+    """Divide data by noise spectra that come with them; noise is one group from then on.
+
+    Parameters
+    ----------
+    store : particles with their noise groups.
+    noise_power : float64 (groups, shells), 0 where unknown: there the median of the groups that know it serves.
+    """
+    shells = store.data.radius + 1
+    power = np.zeros((len(noise_power), shells))
+    given = noise_power[:, :shells]
+    power[:, : given.shape[1]] = given
+    power[:, 0] = 0.0
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        usual = np.nanmedian(np.where(power > 0, power, np.nan), axis=0)
+    known = np.flatnonzero(np.isfinite(usual))
+    usual = np.interp(np.arange(shells), known, usual[known]) if known.size else np.ones(shells)
+    sigma = np.sqrt(np.where(power > 0, power, usual) / usual.mean())
+    return store.with_data(store.data.whitened(sigma).in_one_group())
 
 
 def _divide(numerator: np.ndarray, weight: np.ndarray, prior: np.ndarray, grid: BandGrid) -> np.ndarray:

@@ -141,7 +141,7 @@ def _from_mixture(task: Task, learns: np.ndarray, subspace: Subspace, mixture: M
     band = task.problem.wide
     prior = _CLASS_SHARE * band.power
     fixed = band.scaled_nuisances(subspace.spread)
-    maps = maps_from_centres(subspace, mixture.centres, band.grid, fixed, prior, band.mask)
+    maps = maps_from_centres(subspace, mixture.centres, band.grid, fixed, prior, band.mask, band.region)
     return Chain(learns & task.usable, maps, with_junk(mixture.weights))
 
 
@@ -152,7 +152,17 @@ def _empty_maps(task: Task, spread: np.ndarray, classes: int, share: float = _CL
     prior = share * band.power
     ridge = np.zeros(blank.shape, np.float32)
     return ClassMaps(
-        band.grid, fixed, float(spread[0]), blank, np.ones(classes), ridge, 0.0, prior, band.mask, band.mask
+        band.grid,
+        fixed,
+        float(spread[0]),
+        blank,
+        np.ones(classes),
+        ridge,
+        0.0,
+        prior,
+        band.mask,
+        band.region,
+        band.mask,
     )
 
 

@@ -8,33 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 from scipy.special import softmax
 
-from hpcsort.images import BandData
 from hpcsort.kernels import (
     aligned_empty,
     backproject_moments,
     complete_friedel,
     interleave,
-    leave_one_out_gains,
     moment_record_length,
-    pack_ridge,
     subtract_sections,
 )
 from hpcsort.parallel import ExactSum
 from hpcsort.sort3d.classmaps import ClassMaps, shrink_classes
+from hpcsort.sort3d.looks import Look, look
 from hpcsort.sort3d.marching import common_band
-from hpcsort.sort3d.statistics import JUNK_KINDS, junk_scores, reduced_moments
+from hpcsort.sort3d.statistics import JUNK_KINDS
 from hpcsort.sort3d.store import ParticleStore, exact_total
-from hpcsort.sort3d.subspace import NUISANCES, moments, unpack_lower
+from hpcsort.sort3d.subspace import NUISANCES
 
 __all__ = ["Chain", "refine_chains", "with_junk"]
 
-_SMALL_SHARE = 0.01
-"""A particle that is part of a class by less than this does not bias its score for it."""
 _SCALE_RANGE = (0.3, 5.0)
 _LEAST_BAND = 8
 MARCHING: int | None = None
@@ -61,30 +56,6 @@ class Chain:
     maps: ClassMaps
     weights: np.ndarray
     start: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """How some particles see a chain's class maps, nuisances integrated out.
-
-    The log-likelihood ratio of class k scaled by a is a ``linear`` - a^2 ``power`` / 2, (n, K) each; the expected
-    nuisances are ``rest`` - a ``pull``, (n, 7) and (n, K, 7). ``junk`` (n, 2) as in `junk_scores`.
-    """
-
-    linear: np.ndarray
-    power: np.ndarray
-    rest: np.ndarray
-    pull: np.ndarray
-    junk: np.ndarray
-
-    def scores(self, scale: np.ndarray) -> np.ndarray:
-        """Log-likelihood ratios (n, K + 2) of the scaled classes and of junk."""
-        return np.concatenate([scale * self.linear - 0.5 * scale**2 * self.power, self.junk], axis=1)
-
-    def nuisances(self, shares: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Return the expected nuisances (n, 7) of particles that belong to the classes by ``shares`` (n, K)."""
-        total = shares.sum(axis=1, keepdims=True)
-        return np.asarray(total * self.rest - np.einsum("nk,nka->na", shares * scale, self.pull))
 
 
 @dataclass(frozen=True)
@@ -134,7 +105,7 @@ def refine_chains(
         maps = _estimate(store, states)
         states = [replace(state, chain=replace(state.chain, maps=new)) for state, new in zip(states, maps, strict=True)]
         view = _in_band(store, maps)
-        seen = [_look(view, state.chain.maps, state.local, state.shares) for state in states]
+        seen = [look(view, state.chain.maps, state.local, state.shares) for state in states]
         states = [_rescale(store, state, part) for state, part in zip(states, seen, strict=True)]
         if iteration + 1 < iterations:
             states = [_share_out(store, state, part, floor) for state, part in zip(states, seen, strict=True)]
@@ -149,7 +120,7 @@ def refine_chains(
         if iterations:
             joint[state.local] = seen[index].scores(state.chain.maps.scale)
         others = np.setdiff1d(np.arange(len(store.data)), state.local if iterations else [])
-        joint[others] = _look(view, state.chain.maps, others, None).scores(state.chain.maps.scale)
+        joint[others] = look(view, state.chain.maps, others, None).scores(state.chain.maps.scale)
         joints.append(store.gathered(joint) + np.log(state.chain.weights))
     return [state.chain for state in states], joints
 
@@ -170,79 +141,20 @@ def _begin(store: ParticleStore, chain: Chain, pinned: np.ndarray, floor: float)
     classes = chain.maps.classes
     blank = _State(chain, local, np.zeros((len(local), classes)), np.zeros((len(local), NUISANCES)))
     if chain.start is None:
-        return _share_out(store, blank, _look(store, chain.maps, local, None), floor, pinned[local])
+        return _share_out(store, blank, look(store, chain.maps, local, None), floor, pinned[local])
     begun = np.where(pinned >= 0, pinned, chain.start[store.positions])[local]
     shares = (begun[:, None] == np.arange(classes)).astype(np.float64)
-    free = _look(store, replace(chain.maps, volumes=np.zeros_like(chain.maps.volumes)), local, None)
+    free = look(store, replace(chain.maps, volumes=np.zeros_like(chain.maps.volumes)), local, None)
     state = replace(blank, shares=shares, nuisances=free.nuisances(shares, chain.maps.scale))
     (maps,) = _estimate(store, [state])
     state = replace(state, chain=replace(chain, maps=maps))
-    seen = _look(store, maps, local, shares)
+    seen = look(store, maps, local, shares)
     return _share_out(store, _rescale(store, state, seen), seen, floor)
-
-
-def _look(store: ParticleStore, maps: ClassMaps, local: np.ndarray, shares: np.ndarray | None) -> _Seen:
-    """Compare this rank's particles ``local`` with the classes, their own ``shares`` in the maps left out."""
-    classes, count = maps.classes, len(local)
-    total = NUISANCES + classes
-    volumes = interleave(np.concatenate([maps.fixed, maps.volumes]))
-    ridge = None if shares is None else pack_ridge(maps.volumes, maps.ridge)
-    fixed = interleave(maps.fixed)
-    seen = _Seen(
-        np.empty((count, classes)), np.empty((count, classes)), np.empty((count, NUISANCES)),
-        np.empty((count, classes, NUISANCES)), np.empty((count, JUNK_KINDS)),
-    )  # fmt: skip
-    for rows in _pieces(store, local):
-        joint, packed = moments(store, volumes, total, maps.grid.pad, local[rows])
-        gram = unpack_lower(packed, total)
-        seen.linear[rows], precision = reduced_moments(joint, gram, NUISANCES)
-        seen.power[rows] = np.einsum("nkk->nk", precision)
-        seen.rest[rows], seen.pull[rows] = _nuisance_means(joint, gram)
-        seen.junk[rows] = junk_scores(joint, gram, maps.contrast)
-        if shares is not None and ridge is not None:
-            part = _Seen(*(getattr(seen, name)[rows] for name in ("linear", "power", "rest", "pull", "junk")))
-            expected = part.nuisances(shares[rows], maps.scale).astype(np.float32)
-            seen.linear[rows] += _own_corrections(
-                store.data.rows(local[rows]), maps, ridge, fixed, expected, shares[rows]
-            )
-    return seen
-
-
-def _pieces(store: ParticleStore, local: np.ndarray) -> list[slice]:
-    """Cut rising local rows at the blocks of the store, so that results do not depend on the number of ranks."""
-    edges = np.searchsorted(local, [block.local.start for block in store.blocks()] + [len(store.data)])
-    return [slice(int(first), int(last)) for first, last in pairwise(edges) if last > first]
-
-
-def _nuisance_means(linear: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    system = 2.0 * gram[:, :NUISANCES, :NUISANCES] + np.eye(NUISANCES)
-    right = 2.0 * np.concatenate([linear[:, :NUISANCES, None], gram[:, :NUISANCES, NUISANCES:]], axis=2)
-    solved = np.linalg.solve(system, right)
-    return solved[:, :, 0], solved[:, :, 1:].transpose(0, 2, 1)
-
-
-def _own_corrections(
-    data: BandData, maps: ClassMaps, ridge: np.ndarray, fixed: np.ndarray, expected: np.ndarray, shares: np.ndarray
-) -> np.ndarray:
-    """Score without a particle's own contribution minus score with it, (n, K), for the classes it is part of."""
-    geometry = (data.ctfs, data.rotations, data.px, data.py, maps.grid.pad)
-    clean = subtract_sections(fixed, NUISANCES, expected, data.images, *geometry)
-    none = np.zeros(len(data), np.float32)
-    correction = np.zeros(shares.shape)
-    for index in range(shares.shape[1]):
-        share = shares[:, index]
-        labels = np.where(share > _SMALL_SHARE, index, -1).astype(np.int32)
-        if (labels < 0).all():
-            continue
-        leverage = (maps.leverage * share).astype(np.float32)
-        without = leave_one_out_gains(ridge, None, labels, leverage, clean, *geometry)
-        correction[:, index] = without - leave_one_out_gains(ridge, None, labels, none, clean, *geometry)
-    return correction
 
 
 def _estimate(store: ParticleStore, states: list[_State]) -> list[ClassMaps]:
     """Back-project the own particles of every chain into its classes, nuisances taken out, and shrink. Collective."""
-    peak_data = store.largest(store.data.images) + store.largest(store.data.ctfs) + 1.0
+    peak_data = store.largest(store.data.peak) + store.largest(store.data.ctfs) + 1.0
     tasks = []
     for state in states:
         maps = state.chain.maps
@@ -252,19 +164,20 @@ def _estimate(store: ParticleStore, states: list[_State]) -> list[ClassMaps]:
         shape = (*maps.grid.fourier_shape, moment_record_length(maps.classes, maps.classes))
         total = ExactSum(shape, 8.0 * max(int(state.chain.learns.sum()), 1) * peak**2)
         shares = np.ascontiguousarray(state.shares, np.float32)
-        tasks.append((state, interleave(maps.fixed), nuisances, shares, total, aligned_empty(shape, np.float32)))
+        scratch = aligned_empty(shape, np.float32)
+        scratch[...] = 0
+        tasks.append((state, interleave(maps.fixed), nuisances, shares, total, scratch))
     for block in store.blocks():
         for state, fixed, nuisances, shares, total, scratch in tasks:
             rows = state.within(block.local)
-            data = store.data.rows(state.local[rows])
+            poses = store.data.seen(state.local[rows])
+            data, share = poses.data, poses.weighted(shares[rows])
             geometry = (data.ctfs, data.rotations, data.px, data.py, state.chain.maps.grid.pad)
-            clean = subtract_sections(fixed, NUISANCES, nuisances[rows], data.images, *geometry)
-            scratch[...] = 0
-            share = shares[rows]
+            clean = subtract_sections(fixed, NUISANCES, poses.per_pose(nuisances[rows]), data.images, *geometry)
             backproject_moments(
                 clean, data.ctfs, data.rotations, share, share, data.px, data.py, state.chain.maps.grid.pad, scratch
             )
-            total.add(scratch)
+            total.add(scratch, clear=True)
     for task in tasks:
         task[4].join(store.comm)
     solved = [
@@ -291,7 +204,7 @@ def _total(store: ParticleStore, state: _State, values: np.ndarray) -> np.ndarra
     return exact_total(store.comm, sums, values.shape[1:], len(store.chunks))
 
 
-def _rescale(store: ParticleStore, state: _State, seen: _Seen) -> _State:
+def _rescale(store: ParticleStore, state: _State, seen: Look) -> _State:
     """Scale of each class of highest leave-one-out likelihood.
 
     Shrinking gives a difference map its best shape but too small a size; its size is one number, which the particles
@@ -303,7 +216,7 @@ def _rescale(store: ParticleStore, state: _State, seen: _Seen) -> _State:
 
 
 def _share_out(
-    store: ParticleStore, state: _State, seen: _Seen, floor: float, pinned: np.ndarray | None = None
+    store: ParticleStore, state: _State, seen: Look, floor: float, pinned: np.ndarray | None = None
 ) -> _State:
     """Shares of the own particles in the classes for the next maps, and the weights that follow from them."""
     state = _reweigh(store, state, seen, floor)
@@ -314,7 +227,7 @@ def _share_out(
     return replace(state, shares=shares, nuisances=seen.nuisances(shares, state.chain.maps.scale))
 
 
-def _reweigh(store: ParticleStore, state: _State, seen: _Seen, floor: float) -> _State:
+def _reweigh(store: ParticleStore, state: _State, seen: Look, floor: float) -> _State:
     """Shares of the classes among the own particles."""
     classes = state.chain.maps.classes
     posterior = softmax(seen.scores(state.chain.maps.scale) + np.log(state.chain.weights), axis=1)

@@ -87,7 +87,7 @@ def learn_subspaces(
     Parameters
     ----------
     store : particles; ``data`` holds whitened residuals.
-    start : gives grid, nuisance maps and the mask in which differences are allowed (``focus``).
+    start : gives grid, nuisance maps, the mask in which differences are allowed (``focus``) and the ``region``.
     runs : what each of them learns.
     seed : of the random starts.
     iterations, local_iterations : EM iterations in all, and the last ones in which the local weights act. Few are
@@ -99,7 +99,7 @@ def learn_subspaces(
         local = iteration >= iterations - local_iterations
         sums = _backproject(store, states)
         solved: list[tuple[np.ndarray, np.ndarray] | None] = [
-            _solve_maps(state.current, *sums[index], state.run.prior, start.focus, local)
+            _solve_maps(state.current, *sums[index], state.run.prior, start.focus, start.region, local)
             if index % store.comm.size == store.comm.rank
             else None
             for index, state in enumerate(states)
@@ -151,7 +151,7 @@ def _posteriors(store: ParticleStore, states: list[_Learning]) -> list[_Learning
 def _backproject(store: ParticleStore, states: list[_Learning]) -> list[tuple[np.ndarray, np.ndarray]]:
     """M step sums of all runs: numerators (J, ...) and weights (pairs, ...) over voxels; pairs as in `_pairs`."""
     tasks = []
-    peak_data = (store.largest(store.data.images) + store.largest(store.data.ctfs) + 1.0) ** 2
+    peak_data = (store.largest(store.data.peak) + store.largest(store.data.ctfs) + 1.0) ** 2
     for state in states:
         components = state.run.components
         rows, columns = _pairs(components)
@@ -160,17 +160,19 @@ def _backproject(store: ParticleStore, states: list[_Learning]) -> list[tuple[np
         shape = (*state.current.grid.fourier_shape, moment_record_length(components, len(rows)))
         total = ExactSum(shape, 8.0 * state.count * peak * peak_data)
         z = np.ascontiguousarray(state.latent[:, NUISANCES:], np.float32)
-        tasks.append((state, z, np.ascontiguousarray(second, np.float32), total, aligned_empty(shape, np.float32)))
+        scratch = aligned_empty(shape, np.float32)
+        scratch[...] = 0
+        tasks.append((state, z, np.ascontiguousarray(second, np.float32), total, scratch))
     for block in store.blocks():
         for state, z, q, total, scratch in tasks:
             rows_here = state.within(block)
-            data = store.data.rows(state.local[rows_here])
-            scratch[...] = 0
+            seen = store.data.seen(state.local[rows_here])
+            data = seen.data
             backproject_moments(
-                data.images, data.ctfs, data.rotations, z[rows_here], q[rows_here], data.px, data.py,
-                state.current.grid.pad, scratch,
+                data.images, data.ctfs, data.rotations, seen.weighted(z[rows_here]), seen.weighted(q[rows_here]),
+                data.px, data.py, state.current.grid.pad, scratch,
             )  # fmt: skip
-            total.add(scratch)
+            total.add(scratch, clear=True)
     results = []
     for state, _, q, total, _ in tasks:
         total.join(store.comm)
@@ -201,7 +203,13 @@ def _pairs(components: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _solve_maps(
-    current: Subspace, numerator: np.ndarray, weight: np.ndarray, prior: np.ndarray, mask: np.ndarray, local: bool
+    current: Subspace,
+    numerator: np.ndarray,
+    weight: np.ndarray,
+    prior: np.ndarray,
+    mask: np.ndarray,
+    region: np.ndarray,
+    local: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Solve the J x J system of every voxel, then weight the maps locally; returns maps and local weight."""
     grid = current.grid
@@ -216,7 +224,7 @@ def _solve_maps(
     free = np.zeros((components, *grid.fourier_shape), np.complex64)
     free[:, inside] = np.linalg.solve(system, right[..., None])[..., 0].T
     real = grid.to_real(free, corrected=False)
-    focus = np.asarray(mask * local_weight(grid, real, mask) if local else mask, np.float32)
+    focus = np.asarray(mask * local_weight(grid, real, region) if local else mask, np.float32)
     return grid.to_fourier(real * focus, corrected=False), focus
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hpcsort.images import Seen
 from hpcsort.kernels import (
     complete_friedel,
     insert_sections,
@@ -17,13 +18,11 @@ from hpcsort.kernels import (
     leave_one_out_gains,
     pack_ridge,
     score_sections,
-    section_moments,
-    subtract_sections,
 )
 from hpcsort.sort3d.classmaps import leverage_ratio
 from hpcsort.sort3d.statistics import JUNK_KINDS, junk_scores
 from hpcsort.sort3d.store import Block, ParticleStore
-from hpcsort.sort3d.subspace import NUISANCES, local_weight
+from hpcsort.sort3d.subspace import NUISANCES, local_weight, moments, unpack_lower
 from hpcsort.volumes import BandGrid
 
 __all__ = ["SCALE_RANGE", "Chain", "ClassVolumes", "Field", "clean_residuals", "make_maps", "weigh_classes"]
@@ -41,7 +40,7 @@ class Field:
     Attributes
     ----------
     store : particles that are sorted; ``data`` holds `clean_residuals`.
-    grid, mask : of the maps, and where differences are allowed.
+    grid, mask, region : of the maps, where differences are allowed, and where their noise is measured.
     prior : float64 (shells,), prior variance of the differences' Fourier voxels.
     orientation : int (n,), orientation group of every particle of the store.
     known : float64 (n_local, G), scores of groups that are known already.
@@ -53,6 +52,7 @@ class Field:
     store: ParticleStore
     grid: BandGrid
     mask: np.ndarray
+    region: np.ndarray
     prior: np.ndarray
     orientation: np.ndarray
     known: np.ndarray
@@ -131,20 +131,15 @@ def clean_residuals(
     nuisances can imitate; the factor of the map makes up for it.
     """
     volumes = interleave(fixed)
-    images = np.empty_like(store.data.images)
-    junk = np.empty((len(images), JUNK_KINDS))
-    rows, columns = np.tril_indices(NUISANCES)
+    junk = np.empty((len(store.data), JUNK_KINDS))
+    expected = np.empty((len(store.data), NUISANCES), np.float32)
     for block in store.blocks():
-        data = store.data.rows(block.local)
-        geometry = (data.ctfs, data.rotations, data.px, data.py, pad)
-        linear, packed = section_moments(volumes, NUISANCES, data.images, *geometry)
-        gram = np.empty((len(data), NUISANCES, NUISANCES))
-        gram[:, rows, columns] = gram[:, columns, rows] = packed
-        junk[block.local] = junk_scores(linear.astype(np.float64), gram, contrast)
-        right = 2.0 * linear.astype(np.float64)[..., None]
-        expected = np.linalg.solve(2.0 * gram + np.eye(NUISANCES), right)[..., 0]
-        images[block.local] = subtract_sections(volumes, NUISANCES, expected.astype(np.float32), data.images, *geometry)
-    return store.with_data(store.data.with_images(images)), junk
+        linear, packed = moments(store, volumes, NUISANCES, pad, block.local)
+        gram = unpack_lower(packed, NUISANCES)
+        junk[block.local] = junk_scores(linear, gram, contrast)
+        system = 2.0 * gram + np.eye(NUISANCES)
+        expected[block.local] = np.linalg.solve(system, 2.0 * linear[..., None])[..., 0]
+    return store.with_data(store.data.minus(volumes, NUISANCES, expected, pad)), junk
 
 
 def make_maps(field: Field, chains: list[Chain], shares: list[np.ndarray]) -> list[ClassVolumes]:
@@ -165,15 +160,16 @@ def make_maps(field: Field, chains: list[Chain], shares: list[np.ndarray]) -> li
 def _make_batch(field: Field, chains: list[Chain], shares: list[np.ndarray]) -> list[ClassVolumes]:
     store, grid = field.store, field.grid
     starts = np.concatenate([[0], np.cumsum([chain.classes for chain in chains])])
-    peak = store.largest(store.data.images) + store.largest(store.data.ctfs) + 1.0
+    peak = store.largest(store.data.peak) + store.largest(store.data.ctfs) + 1.0
 
     def fill(block: Block, out: np.ndarray) -> None:
-        data = store.data.rows(block.local)
+        poses = store.data.seen(block.local)
+        data = poses.data
         for chain, share, start in zip(chains, shares, starts, strict=False):
             for labels, weights in _single_labels(chain, share[block.local]):
                 insert_sections(
-                    data.images, data.ctfs, data.rotations, labels, weights, data.px, data.py, grid.pad,
-                    out=out[start : start + chain.classes],
+                    data.images, data.ctfs, data.rotations, poses.per_pose(labels), poses.weighted(weights),
+                    data.px, data.py, grid.pad, out=out[start : start + chain.classes],
                 )  # fmt: skip
 
     sums = store.sum_blocks((int(starts[-1]), *grid.fourier_shape, 4), 8.0 * store.count * peak**2, fill)
@@ -210,7 +206,7 @@ def _shrink(field: Field, sums: np.ndarray) -> ClassVolumes:
         complete_friedel(weight[index], hermitian=False)
     ridge = np.where(grid.support, 1.0 / (weight + 1.0 / grid.shell_fill(field.prior)), 0.0)
     real = grid.to_real((numerator * ridge).astype(np.complex64), corrected=False)
-    focus = field.mask * local_weight(grid, real, field.mask) if field.local else field.mask
+    focus = field.mask * local_weight(grid, real, field.region) if field.local else field.mask
     volumes = grid.to_fourier(real * focus, corrected=False)
     return ClassVolumes(volumes, ridge.astype(np.float32), leverage_ratio(grid, focus))
 
@@ -238,25 +234,41 @@ def weigh_classes(
     for block in store.blocks():
         for rows, batch, volumes in batches:
             chosen = np.arange(block.local.start, block.local.stop)[rows[block.local]]
-            data = store.data.rows(chosen)
+            poses = store.data.seen(chosen)
+            data = poses.data
             geometry = (data.ctfs, data.rotations, data.px, data.py, pad)
             cross, power = score_sections(volumes, sum(chains[i].classes for i in batch), data.images, *geometry)
             start = 0
             for index in batch:
                 lanes = slice(start, start + chains[index].classes)
                 start = lanes.stop
-                found[index][0][chosen] = 2.0 * cross[:, lanes]
-                found[index][1][chosen] = 2.0 * power[:, lanes]
-                if shares is None or not packed:
-                    continue
-                for labels, weights in _single_labels(chains[index], shares[index][chosen]):
-                    factors = (chains[index].maps.leverage * weights).astype(np.float32)  # type: ignore[union-attr]
-                    gains = leave_one_out_gains(packed[index], None, labels, factors, data.images, *geometry)
-                    part = np.flatnonzero(labels >= 0)
-                    own = labels[part]
-                    with_itself = 2.0 * cross[part, lanes.start + own] - power[part, lanes.start + own]
-                    found[index][0][chosen[part], own] += gains[part] - with_itself
+                linear = 2.0 * cross[:, lanes].astype(np.float64)
+                if shares is not None and packed:
+                    with_itself = 2.0 * cross[:, lanes] - power[:, lanes]
+                    linear += _own_corrections(
+                        chains[index], packed[index], shares[index][chosen], poses, pad, with_itself
+                    )
+                found[index][0][chosen] = poses.expected(linear)
+                found[index][1][chosen] = poses.expected(2.0 * power[:, lanes])
     return found
+
+
+def _own_corrections(
+    chain: Chain, packed: np.ndarray, share: np.ndarray, poses: Seen, pad: int, with_itself: np.ndarray
+) -> np.ndarray:
+    """Gain without a particle's own contribution minus gain with it, (v, K), for the classes it is part of."""
+    assert chain.maps is not None
+    data = poses.data
+    correction = np.zeros(with_itself.shape)
+    reach = chain.maps.leverage if poses.overlap is None else chain.maps.leverage * poses.overlap
+    for labels, weights in _single_labels(chain, share):
+        own, factors = poses.per_pose(labels), (reach * poses.per_pose(weights)).astype(np.float32)
+        gains = leave_one_out_gains(
+            packed, None, own, factors, data.images, data.ctfs, data.rotations, data.px, data.py, pad
+        )
+        part = np.flatnonzero(own >= 0)
+        correction[part, own[part]] += gains[part] - with_itself[part, own[part]]
+    return correction
 
 
 def _records(chain: Chain) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from hpcsort.images import BandData
 from hpcsort.kernels import extract_sections
 from hpcsort.parallel import stream
 from hpcsort.sort3d.mixture import Mixture
@@ -59,29 +60,44 @@ def simulate_null(problem: Problem, number: int, spread: np.ndarray) -> Problem:
         degrees leave differences of a quarter of a log-likelihood unit a particle beyond the first order.
     """
     store = problem.wide.store
-    data = store.data
+    data, phase = _at_one_pose(problem, number)
     box = problem.table.box_px
     assert box is not None
     volume, grid = _one_state(problem)
     images = np.empty_like(data.images)
     for block, chunk in zip(store.blocks(), store.mine, strict=True):
         draw = stream(problem.options.seed, "null", number, chunk)
-        phase = draw.random((block.local.stop - block.local.start, data.px.size), dtype=np.float32)
-        error = draw.standard_normal((len(phase), 6))
+        angle = draw.random((block.local.stop - block.local.start, data.px.size), dtype=np.float32)
+        error = draw.standard_normal((len(angle), 6))
         lost = problem.empty[block.positions] > 0.5
-        noise = _restored(problem, block, lost) * np.exp(np.complex64(2j * np.pi) * phase)
+        noise = _restored(problem, data, block, lost) * np.exp(np.complex64(2j * np.pi) * angle)
         turned = Rotation.from_rotvec(error[:, 3:] * spread[4:]).as_matrix() @ data.rotations[block.local]
         sections = extract_sections(volume, np.ascontiguousarray(turned, np.float32), data.px, data.py, grid.pad)
         shift = error[:, 1:3] * spread[1:3] / box
         moved = np.exp(-2j * np.pi * (shift[:, :1] * data.px + shift[:, 1:] * data.py))
         contrast = np.where(lost[:, None], 0.0, 1.0 + spread[0] * error[:, :1])
         images[block.local] = data.ctfs[block.local] * sections * (contrast * moved) + noise
-    return problem.with_images(images)
+    return problem.with_images(images if phase is None else images * phase.conj())
 
 
-def _restored(problem: Problem, block: Block, lost: np.ndarray) -> np.ndarray:
+def _at_one_pose(problem: Problem, number: int) -> tuple[BandData, np.ndarray | None]:
+    """Residuals at one pose of each particle, drawn by its probability, and the phase of its shift in the images."""
+    store = problem.wide.store
+    if isinstance(store.data, BandData):
+        return store.data, None
+    drawn = np.empty(len(store.data), np.int64)
+    poses = store.data.poses
+    for block, chunk in zip(store.blocks(), store.mine, strict=True):
+        point = stream(problem.options.seed, "null poses", number, chunk).random(block.local.stop - block.local.start)
+        for place, value in zip(range(block.local.start, block.local.stop), point, strict=True):
+            weight = poses.weight[poses.first[place] : poses.first[place + 1]]
+            drawn[place] = min(int(np.searchsorted(np.cumsum(weight), value)), len(weight) - 1)
+    return store.data.one_pose(drawn)
+
+
+def _restored(problem: Problem, data: BandData, block: Block, lost: np.ndarray) -> np.ndarray:
     """Residuals of a block; images without a particle, bool ``lost``, get back the consensus that they never held."""
-    consensus, data = problem.consensus, problem.wide.store.data
+    consensus = problem.consensus
     images = np.array(data.images[block.local])
     if lost.any():
         own = data.rows(np.arange(block.local.start, block.local.stop)[lost])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from hpcsort.errors import OptionError
 from hpcsort.geometry import point_group
 
@@ -17,7 +19,10 @@ class SortOptions:
 
     Attributes
     ----------
-    instack : STAR file of particles with poses.
+    instack : particles with poses: STAR, .cs or EMAN2's HDF. This or ``refinement_dir``.
+    refinement_dir : folder of a MERIDIEN refinement.
+    niter_for_sorting : its iteration; None is the best.
+    notapplybckgnoise : leave the refinement's noise spectra out of account.
     output_dir : folder of the results.
     radius : particle radius in px of the full box; None is box // 2 - 2.
     sym : point group of the maps.
@@ -25,6 +30,9 @@ class SortOptions:
         held-out likelihood says. None tries up to ``max_groups``.
     nxinit : window size of the sort in px (its band is nxinit / 2 - 1); None follows the FSC.
     mask3D : mask of the particle; None is a soft sphere of ``radius``.
+    focus : mask, binary or soft, in which particles are compared; the rest is that of the consensus.
+    auto_focus : find the focus from the variance of what was learned.
+    expand : sort each particle once for each symmetry mate, without symmetry.
     orientation_groups : number of view directions in which the minimum group size is held.
     nstep : steps in which the minimum group size is lowered.
     depth_order : layer 0 of a generation has 2^depth_order boxes, each a pair of independent chains.
@@ -38,6 +46,11 @@ class SortOptions:
     include_unaccounted : write the unaccounted particles as the last cluster of a generation too.
     components : number J of maps of the subspace; None follows held-out likelihood.
     max_groups : largest number of groups tried when held-out likelihood chooses.
+    scores : "marginal": a particle with several poses is scored by their mean likelihood; "best": by the likeliest.
+    nsmear : most poses of a particle that are used; None uses all.
+    memory_per_node : memory in GB that a node may use; None is what it has.
+    overhead : memory in GB a node that is left to others.
+    compute_on_the_fly : make the images of a particle's poses each time they are needed, which saves memory.
     seed : of all random numbers.
     map_format : "mrc" or "hdf" (EMAN2's).
     angpix : pixel size in A where the STAR file lacks it.
@@ -47,13 +60,19 @@ class SortOptions:
     quiet : write the story to log.txt only.
     """
 
-    instack: Path
     output_dir: Path
+    instack: Path | None = None
+    refinement_dir: Path | None = None
+    niter_for_sorting: int | None = None
+    notapplybckgnoise: bool = False
     radius: int | None = None
     sym: str = "c1"
     img_per_grp: int | None = None
     nxinit: int | None = None
     mask3D: Path | None = None
+    focus: Path | None = None
+    auto_focus: bool = False
+    expand: bool = False
     orientation_groups: int = 20
     nstep: int = 5
     depth_order: int = 2
@@ -66,6 +85,11 @@ class SortOptions:
     null: int = 0
     components: int | None = None
     max_groups: int = 24
+    scores: str = "marginal"
+    nsmear: int | None = None
+    memory_per_node: float | None = None
+    overhead: float = 1.0
+    compute_on_the_fly: bool = False
     seed: int = 0
     map_format: str = "mrc"
     angpix: float | None = None
@@ -75,6 +99,15 @@ class SortOptions:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        if (self.instack is None) == (self.refinement_dir is None):
+            raise OptionError("particles come from one place: give --instack or --refinement-dir.")
+        if self.refinement_dir is None and (self.niter_for_sorting is not None or self.notapplybckgnoise):
+            raise OptionError("--niter-for-sorting and --notapplybckgnoise belong to --refinement-dir; leave them out.")
+        if self.focus is not None and self.auto_focus:
+            raise OptionError("--focus names the mask that --auto-focus would look for; give one of them.")
+        if self.expand and len(point_group(self.sym)) == 1 and self.refinement_dir is None:
+            raise OptionError(f"--expand repeats particles by their symmetry, and {self.sym} has none; give --sym.")
+        _at_least("--niter-for-sorting", self.niter_for_sorting, 1)
         _at_least("--radius", self.radius, 2)
         _at_least("--img-per-grp", self.img_per_grp, 2)
         _at_least("--nxinit", self.nxinit, 12)
@@ -84,6 +117,8 @@ class SortOptions:
         _at_least("--num-core-set", self.num_core_set, 1)
         _one_of("--engine", self.engine, ("subspace", "maps"))
         _one_of("--independence", self.independence, ("halves", "starts"))
+        _one_of("--scores", self.scores, ("marginal", "best"))
+        _at_least("--nsmear", self.nsmear, 1)
         _one_of("--map-format", self.map_format, ("mrc", "hdf"))
         _at_least("--null", self.null, 0)
         _at_least("--components", self.components, 1)
@@ -105,6 +140,21 @@ class SortOptions:
         if self.angpix is not None and not self.angpix > 0:
             raise OptionError(f"--angpix {self.angpix} is not a pixel size in A; give a positive number.")
         point_group(self.sym)
+
+    @property
+    def source(self) -> Path:
+        """Where the particles come from."""
+        place = self.refinement_dir if self.instack is None else self.instack
+        assert place is not None
+        return place
+
+    def masks(self) -> list[Path]:
+        """Files of masks that are read."""
+        return [path for path in (self.mask3D, self.focus) if path is not None]
+
+    def operators(self) -> np.ndarray:
+        """Operators (g, 3, 3) of the symmetry that the sorted maps have."""
+        return point_group("c1" if self.expand else self.sym)
 
     def check_box(self, box_px: int) -> None:
         """Check what depends on the box, once it is known."""

@@ -17,8 +17,10 @@ import numpy as np
 
 from hpcsort import __version__
 from hpcsort.errors import OutputError
-from hpcsort.io import ParticleTable, write_particles, write_text_atomically
+from hpcsort.io import ParticleTable, write_particles, write_smears, write_text_atomically
+from hpcsort.io.star import HPCSORT_BLOCK
 from hpcsort.kernels import backend, instruction_set
+from hpcsort.reconstruction import EXPANDED_FROM
 from hpcsort.sort3d._lists import write_ids
 from hpcsort.sort3d.folders import write_generation_clusters
 from hpcsort.sort3d.options import SortOptions
@@ -33,6 +35,7 @@ _BOX = (
 _MINE = {
     r"\.": _PARTITION
     + r"|(vol_cluster\d{3,}|volume_core)((_half[12])?\.(mrc|hdf)|_fsc\.txt)|particles\.star|run\.json|log\.txt"
+    r"|particles_smears\.h5|focus\.mrc"
     r"|anova\.(txt|csv)|null\.csv"
     r"|chunk_[01]\.txt|(indexes|generation_partition|refinement_parameters|fsc_global)\.txt",
     r"generation_\d{3,}": _PARTITION
@@ -45,6 +48,7 @@ _UNFINISHED = r"(\.[0-9a-f]{12}\.)?"
 """What stands before the name of a file that was being written when the machine stopped."""
 _PACKAGES = ("numpy", "scipy", "mpi4py", "h5py", "mrcfile", "starfile", "pandas")
 _HASHED_BYTES = 1 << 20
+_SMEARS = "particles_smears.h5"
 _MOST_COLUMNS = 30
 _DECIMALS = 6
 
@@ -178,14 +182,26 @@ def write_table(
     if junk is not None:
         extra["hpcsortJunkProbability"] = junk.round(_DECIMALS)
     # Columns of an earlier sort of the same table would pass for this one's.
-    old = [name for name in table.frame.columns if name.startswith("hpcsort") and name not in extra]
-    write_particles(folder / "particles.star", replace(table, frame=table.frame.drop(columns=old)), extra)
+    old = [name for name in table.frame.columns if name.startswith("hpcsort") and name not in {*extra, EXPANDED_FROM}]
+    bare = replace(table, frame=table.frame.drop(columns=old))
+    write_particles(folder / "particles.star", bare, extra, smear_table=_write_smears(folder, table))
+
+
+def _write_smears(folder: Path, table: ParticleTable) -> str | None:
+    """Write the smears of a refinement beside particles.star; those that the input names in a file stay there."""
+    names = table.frame["rlnImageName"]
+    # Symmetry mates share an image, by which poses are found again; the poses of the originals are in the input.
+    if table.smears is None or HPCSORT_BLOCK in table.other_blocks or not names.is_unique:
+        return None
+    write_smears(folder / _SMEARS, table.smears, names.tolist())
+    return _SMEARS
 
 
 def hash_inputs(options: SortOptions, table: ParticleTable) -> dict[str, dict[str, Any]]:
     """SHA-256 of the STAR file and mask; of each stack its size and the hash of its first and last megabyte."""
     hashes: dict[str, dict[str, Any]] = {}
-    for path in [options.instack, *([options.mask3D] if options.mask3D else [])]:
+    files = [options.source] if options.source.is_file() else sorted(options.source.glob("main*/*.txt"))
+    for path in [*files, *options.masks()]:
         hashes[str(path)] = {"sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
     for path in table.stack_paths:
         size = path.stat().st_size

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hpcsort.errors import InputError
-from hpcsort.geometry import direction_order, orientation_groups, point_group, relion_matrices
-from hpcsort.images import load_band
-from hpcsort.io import BadImage, ImageReader, ParticleTable, judge_images, read_particles
-from hpcsort.parallel import Communicator, raise_together, stream, together
-from hpcsort.sort3d.consensus import Consensus, build_consensus, subtract_consensus, whiten
+from hpcsort.geometry import orientation_groups, relion_matrices
+from hpcsort.io import BadImage, ParticleTable
+from hpcsort.parallel import Communicator
+from hpcsort.sort3d.consensus import Consensus, build_consensus, subtract_consensus, whiten, whiten_as_told
+from hpcsort.sort3d.loading import half_sets, load_particles, shown_images
 from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.screen import emptiness
-from hpcsort.sort3d.store import ParticleStore, deal_particles
+from hpcsort.sort3d.source import Source
+from hpcsort.sort3d.store import ParticleStore
 from hpcsort.sort3d.subspace import Subspace, nuisance_maps
-from hpcsort.volumes import BandGrid, good_even_size, last_shell_above, read_mask, resample_map, soft_sphere
+from hpcsort.volumes import BandGrid, good_even_size, last_shell_above, resample_map, soft_sphere
 
-__all__ = ["Band", "Problem", "pose_problem", "read_table"]
+__all__ = ["Band", "Problem", "pose_problem"]
 
 _NARROW = 14
 _WIDE = 18
@@ -30,7 +30,6 @@ _MASK_EDGE = 0.05
 _CONTRAST, _SHIFT_PX, _TURN_RAD = 0.05, 0.7, np.deg2rad(2.5)
 _SPREAD = np.array([_CONTRAST, *[_SHIFT_PX] * 3, *[_TURN_RAD] * 3])
 """First standard deviations of the nuisances: share of the contrast, px of the full box, radians."""
-_FEWEST = 40
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,15 @@ class Band:
     Attributes
     ----------
     store : whitened residuals from the consensus.
-    grid, mask : grid of the maps and where differences are allowed, float32 (size, size, size).
+    grid : of the maps.
+    region, mask : the particle, and where differences are allowed (a focus within it), float32 (size, size, size).
     fixed : complex64 (7, Fourier volume), nuisance maps scaled by their standard deviations.
     power : float64 (shells,), spectral power of the consensus; priors of differences are a share of it.
     """
 
     store: ParticleStore
     grid: BandGrid
+    region: np.ndarray
     mask: np.ndarray
     fixed: np.ndarray
     power: np.ndarray
@@ -54,7 +55,7 @@ class Band:
     def start(self) -> Subspace:
         """Subspace without learned maps."""
         empty = np.zeros((0, *self.grid.fourier_shape), np.complex64)
-        return Subspace(self.grid, self.fixed, empty, self.mask, _SPREAD.copy())
+        return Subspace(self.grid, self.fixed, empty, self.mask, self.region, _SPREAD.copy())
 
     def scaled_nuisances(self, spread: np.ndarray) -> np.ndarray:
         """Nuisance maps for other standard deviations (7,) than those that they start with."""
@@ -72,6 +73,7 @@ class Problem:
     narrow, wide : bands for the subspace and for the finishing loop.
     consensus : map of all particles.
     half : int (n,), half-set of every particle in sort order.
+    image : int (n,), number of the image that shows a particle; symmetry mates share one.
     orientation : int (n,), orientation group.
     empty : float64 (n,), probability that an image shows no particle.
     mask : float32 (box, box, box) given by the user, or None; on rank 0.
@@ -86,6 +88,7 @@ class Problem:
     wide: Band
     consensus: Consensus
     half: np.ndarray
+    image: np.ndarray
     orientation: np.ndarray
     empty: np.ndarray
     mask: np.ndarray | None
@@ -111,50 +114,43 @@ class Problem:
         store = self.wide.store.with_data(self.wide.store.data.with_images(images))
         groups = _noise_groups(self.table)
         seen = np.where(self.empty > 0.5, -1, self.half)[store.positions]
-        consensus, residual = _settle(store, self.wide.grid, seen, self.wide.mask, groups)
+        consensus, residual = _settle(store, self.wide.grid, seen, self.wide.region, groups)
         box = self.table.box_px
         assert box is not None
-        wide, narrow = (_band(residual, consensus, band.grid, band.mask, box) for band in (self.wide, self.narrow))
+        wide, narrow = (
+            _band(residual, consensus, band.grid, band.region, band.mask, box) for band in (self.wide, self.narrow)
+        )
         return replace(self, narrow=narrow, wide=wide, consensus=consensus)
 
-
-def read_table(options: SortOptions, comm: Communicator) -> tuple[ParticleTable, np.ndarray | None]:
-    """Read and check table and mask on the master, share the table. Collective."""
-    found: tuple[ParticleTable, np.ndarray | None] | None = None
-    with together(comm):
-        if comm.is_root:
-            table = read_particles(options.instack, datadir=options.datadir, angpix=options.angpix)
-            if table.box_px is None:
-                raise InputError(f"no image stack of {options.instack} was found; name its folder with --datadir.")
-            options.check_box(table.box_px)
-            if len(table) < _FEWEST:
-                raise InputError(
-                    f"{options.instack} holds {len(table)} particles, too few to sort; give at least {_FEWEST}."
-                )
-            pixel_size_A = table.pixel_size_A
-            mask = None if options.mask3D is None else read_mask(options.mask3D, table.box_px, pixel_size_A)
-            found = table, mask
-    table = comm.bcast(None if found is None else found[0])
-    return table, None if found is None else found[1]
+    def focused(self, focus: np.ndarray) -> Problem:
+        """Return the same sort with differences allowed inside ``focus`` only, float (size, size, size) of any size."""
+        wide, narrow = (
+            replace(band, mask=(band.region * _resampled(focus, band.grid)).astype(np.float32))
+            for band in (self.wide, self.narrow)
+        )
+        return replace(self, narrow=narrow, wide=wide)
 
 
-def pose_problem(
-    options: SortOptions, table: ParticleTable, mask: np.ndarray | None, comm: Communicator, tell: Callable[[str], None]
-) -> Problem:
+def pose_problem(source: Source, comm: Communicator, tell: Callable[[str], None]) -> Problem:
     """Read the images once and prepare all that the sort needs. Collective."""
+    options, table, mask = source.options, source.table, source.mask
     assert table.box_px is not None
     box = table.box_px
     radius_px = options.radius_px(box)
     limit = _band_limit(options, box, radius_px, _WIDE)
-    store, rows, bad = _load(options, table, comm, limit, radius_px)
+    store, rows, bad = load_particles(options, table, comm, limit, radius_px)
     if bad:
         tell(f"{len(bad)} bad images are left out (--skip-bad), the first: {bad[0].describe()}.")
-    half = _half_sets(table, rows, options.seed)
+    image = shown_images(table, rows)
+    half = half_sets(table, rows, image, options.seed)
     groups = _noise_groups(table)
     share = radius_px / box
     grid = _grid(limit)
     sphere = _sorting_mask(comm, mask, grid, share)
-    store, _ = whiten(store, store.data.images, groups)
+    if table.noise_power is None:
+        store, _ = whiten(store, store, groups)
+    else:
+        store = whiten_as_told(store, table.noise_power)
     consensus, residual = _settle(store, grid, half[store.positions], sphere, groups)
     empty = residual.gathered(emptiness(residual, consensus))
     if (empty > 0.5).any():
@@ -165,10 +161,12 @@ def pose_problem(
         tell(f"{int((empty > 0.5).sum())} images show no particle; nothing is learned from them.")
     shell = max(last_shell_above(consensus.fsc, 0.143), min(6, limit))
     wide_grid = _grid(min(limit, shell))
-    wide = _band(residual, consensus, wide_grid, _sorting_mask(comm, mask, wide_grid, share), box)
+    region = _sorting_mask(comm, mask, wide_grid, share)
+    wide = _band(residual, consensus, wide_grid, region, region, box)
     narrow_limit = min(wide.grid.radius, _band_limit(options, box, radius_px, _NARROW))
     narrow_grid = _grid(narrow_limit)
-    narrow = _band(residual, consensus, narrow_grid, _sorting_mask(comm, mask, narrow_grid, share), box)
+    region = _sorting_mask(comm, mask, narrow_grid, share)
+    narrow = _band(residual, consensus, narrow_grid, region, region, box)
     edge_A = box * table.pixel_size_A
     whole = "" if shell < limit else ", the end of the band that was read"
     tell(
@@ -176,8 +174,10 @@ def pose_problem(
         f"to {edge_A / narrow_limit:.1f} A and finished to {edge_A / wide.grid.radius:.1f} A."
     )
     matrices = relion_matrices(table.angles_deg[rows])
-    orientation = orientation_groups(matrices, options.orientation_groups, 20, point_group(options.sym))
-    return Problem(options, table, comm, rows, narrow, wide, consensus, half, orientation, empty, mask, bad)
+    orientation = orientation_groups(matrices, options.orientation_groups, 20, options.operators())
+    problem = Problem(options, table, comm, rows, narrow, wide, consensus, half, image, orientation, empty, mask, bad)
+    focus = comm.bcast(source.focus)
+    return problem if focus is None else problem.focused(focus)
 
 
 def _band_limit(options: SortOptions, box: int, radius_px: int, limit: int) -> int:
@@ -189,6 +189,9 @@ def _band_limit(options: SortOptions, box: int, radius_px: int, limit: int) -> i
 
 
 def _noise_groups(table: ParticleTable) -> int:
+    """Count the groups whose noise is measured; where a refinement tells, its groups need one common factor only."""
+    if table.noise_power is not None:
+        return 1
     return int(table.optics_group.max(initial=0)) + 1
 
 
@@ -204,7 +207,7 @@ def _settle(
         first = build_consensus(store, grid, local_half, mask)
         store, _ = whiten(store, subtract_consensus(store, first), groups)
     consensus = build_consensus(store, grid, local_half, mask)
-    return consensus, store.with_data(store.data.with_images(subtract_consensus(store, consensus)))
+    return consensus, subtract_consensus(store, consensus)
 
 
 def _grid(radius: int) -> BandGrid:
@@ -217,99 +220,28 @@ def _sorting_mask(comm: Communicator, mask: np.ndarray | None, grid: BandGrid, r
         edge = min(_MASK_EDGE, radius / 4)
         made = soft_sphere(grid.distance, radius - edge, edge)
         if mask is not None:
-            made = np.clip(resample_map(mask, grid.size), 0.0, 1.0).astype(np.float32)
+            made = _resampled(mask, grid)
     shared: np.ndarray = comm.bcast(made)
     return shared
 
 
-def _band(residual: ParticleStore, consensus: Consensus, grid: BandGrid, sphere: np.ndarray, box: int) -> Band:
+def _resampled(mask: np.ndarray, grid: BandGrid) -> np.ndarray:
+    return np.asarray(np.clip(resample_map(mask, grid.size), 0.0, 1.0), np.float32)
+
+
+def _band(
+    residual: ParticleStore, consensus: Consensus, grid: BandGrid, region: np.ndarray, mask: np.ndarray, box: int
+) -> Band:
     # Fourier voxels are in units of the data on every grid, so the consensus moves by cropping its volume.
     inner = consensus.grid
     cut = slice(inner.half - grid.half, inner.half + grid.half + 1)
     volume = consensus.volume[cut, cut, : grid.half + 1] * grid.support
     reference = grid.to_real(volume, corrected=False) * grid.sinc2
     deviations = np.array([_CONTRAST, *[_SHIFT_PX * grid.size / box] * 3, *[_TURN_RAD] * 3], np.float32)
-    maps = nuisance_maps(grid, reference, sphere) * deviations[:, None, None, None]
+    maps = nuisance_maps(grid, reference, region) * deviations[:, None, None, None]
     power = np.maximum(grid.shell_mean(np.abs(volume) ** 2), 1e-9)
     # Shell 0 holds no data, and the last one is cut by the band limit.
     power[0], power[-1] = power[1], power[-2]
-    return Band(residual.with_data(residual.data.cropped(grid.radius)), grid, sphere, grid.to_fourier(maps), power)
-
-
-def _half_sets(table: ParticleTable, rows: np.ndarray, seed: int) -> np.ndarray:
-    """Half-sets of the refinement where the table has both, else random ones."""
-    subset = table.random_subset[rows]
-    if {1, 2} <= set(np.unique(subset).tolist()):
-        drawn = stream(seed, "half-sets").integers(0, 2, len(rows))
-        return np.where(subset > 0, subset - 1, drawn).astype(np.int64) % 2
-    return np.asarray(stream(seed, "half-sets").permutation(len(rows)) % 2, np.int64)
-
-
-def _load(
-    options: SortOptions, table: ParticleTable, comm: Communicator, limit: int, radius_px: int
-) -> tuple[ParticleStore, np.ndarray, list[BadImage]]:
-    """Every rank reads its own particles; bad images are refused together, or left out."""
-    identity = _identity(table)
-    matrices = _spread_over_mates(relion_matrices(table.angles_deg), identity, options)
-    rows = direction_order(matrices, identity)
-    chunks, dealt = deal_particles(len(rows), comm)
-    mine = dealt[comm.rank]
-    own = rows[chunks[mine[0]][0] : chunks[mine[-1]][1]] if mine else rows[:0]
-    found: list[BadImage] = []
-    error: Exception | None = None
-    try:
-        with ImageReader(table) as reader:
-            data = load_band(
-                table,
-                own,
-                matrices[own],
-                limit,
-                reader.read,
-                particle_radius_px=radius_px,
-                inspect=lambda chosen, images: found.extend(judge_images(images, chosen, table)),
-            )
-    except Exception as caught:
-        error = caught
-    raise_together(comm, error)
-    bad = [image for part in comm.allgather(found) for image in part]
-    if bad and not options.skip_bad:
-        listed = "; ".join(image.describe() for image in bad[:5])
-        more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise_together(
-            comm, InputError(f"{len(bad)} bad images: {listed}{more}; mend them, or go on without with --skip-bad.")
-        )
-    store = ParticleStore(comm, len(rows), chunks, mine, data)
-    if bad:
-        good = ~np.isin(rows, [image.row for image in bad])
-        store, rows = store.restricted(good), rows[good]
-    if len(rows) < _FEWEST:
-        raise_together(
-            comm, InputError(f"only {len(rows)} good images are left of {len(table)}; at least {_FEWEST} are needed.")
-        )
-    return store, rows, bad
-
-
-def _spread_over_mates(matrices: np.ndarray, identity: np.ndarray, options: SortOptions) -> np.ndarray:
-    """Turn every particle into one of its symmetry mates, drawn by its identity.
-
-    Poses of a symmetric particle lie in one asymmetric unit; spread over all of them, sections cover Fourier space
-    evenly and maps come out symmetric but for noise, at no cost.
-    """
-    operators = point_group(options.sym)
-    if len(operators) == 1:
-        return matrices
-    drawn = np.empty(len(matrices), np.int64)
-    drawn[np.argsort(identity, kind="stable")] = stream(options.seed, "mates").integers(
-        0, len(operators), len(matrices)
-    )
-    return np.asarray(matrices @ operators[drawn])
-
-
-def _identity(table: ParticleTable) -> np.ndarray:
-    """Key of a particle that does not depend on its row, for breaking ties of the order."""
-    return np.array(
-        [
-            f"{table.stack_names[stack]}@{index:09d}"
-            for stack, index in zip(table.stack_id, table.stack_index, strict=True)
-        ]
+    return Band(
+        residual.with_data(residual.data.cropped(grid.radius)), grid, region, mask, grid.to_fourier(maps), power
     )

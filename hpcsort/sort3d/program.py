@@ -8,20 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hpcsort.geometry import point_group
-from hpcsort.io import ParticleTable
+from hpcsort.io import write_map
 from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_GB, together
+from hpcsort.reconstruction import GroupMaps, reconstruct_groups
+from hpcsort.sort3d.autofocus import ball_places, find_focus
 from hpcsort.sort3d.engine import FINISH_ITERATIONS
-from hpcsort.sort3d.final import GroupMaps, reconstruct_groups
 from hpcsort.sort3d.generations import Sorting, sort_generations
 from hpcsort.sort3d.learning import SUBSPACE_ITERATIONS
 from hpcsort.sort3d.null import null_distribution, null_survey, solve_by_survey, weigh_survey
 from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.outputs import claim_folder, clear_folder
-from hpcsort.sort3d.problem import Problem, pose_problem, read_table
+from hpcsort.sort3d.problem import Problem, pose_problem
 from hpcsort.sort3d.results import Group, core_rows, describe_groups, particles_by_row, write_results
 from hpcsort.sort3d.sizes import smallest_group
+from hpcsort.sort3d.source import Source, read_source
 from hpcsort.sort3d.support import NullLevels, Support, carried_over, null_lines, supported
+from hpcsort.volumes import resample_map
 
 __all__ = ["Group", "SortResult", "sort3d"]
 
@@ -71,14 +73,14 @@ def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
 
     log = options.output_dir / "log.txt"
     with threadpool_limits(1):
-        table, mask = read_table(options, comm)
+        source = read_source(options, comm)
         with together(comm):
             if comm.is_root:
-                inputs = [options.instack, *([options.mask3D] if options.mask3D else []), *table.stack_paths]
+                inputs = [options.source, *source.options.masks(), *source.table.stack_paths]
                 claim_folder(options.output_dir, options.overwrite, inputs)
-        _tell_input(tell_early, options, table, comm)
+        _tell_input(tell_early, source, comm)
         with Stage("reading and consensus", seconds):
-            problem = pose_problem(options, table, mask, comm, tell_early)
+            problem = pose_problem(source, comm, tell_early)
         # Only now is the input known to be good: an earlier sort's results are not given up for less.
         with together(comm):
             if comm.is_root:
@@ -90,17 +92,20 @@ def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
             return _run(problem, tell, seconds)
 
 
-def _tell_input(tell: Callable[[str], None], options: SortOptions, table: ParticleTable, comm: Communicator) -> None:
+def _tell_input(tell: Callable[[str], None], source: Source, comm: Communicator) -> None:
+    options, table = source.options, source.table
     tell(
-        f"sort3d of {options.instack}: {len(table)} particles of {table.box_px} px at {table.pixel_size_A:g} A, "
+        f"sort3d of {options.source}: {len(table)} particles of {table.box_px} px at {table.pixel_size_A:g} A, "
         f"{comm.size} rank{'s' if comm.size > 1 else ''}, seed {options.seed}."
     )
-    for note in table.notes:
+    for note in source.notes:
         tell(f"Note: {note}")
 
 
 def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortResult:
     options, comm = problem.options, problem.comm
+    if options.auto_focus:
+        problem = _focused(problem, tell, seconds)
     with (
         Stage("sorting", seconds),
         Progress("iteration", expected_steps(options.depth_order), comm, options.quiet) as progress,
@@ -122,6 +127,21 @@ def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortRes
         tell(f"Warning: {warning}")
     _tell_end(tell, sorting, labels, groups, seconds, memory)
     return SortResult(labels, particles.agreeing, particles.probability, particles.junk, groups, seconds)
+
+
+def _focused(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> Problem:
+    with (
+        Stage("focus", seconds),
+        Progress("focus", len(ball_places(problem.narrow.region)), problem.comm, problem.options.quiet) as progress,
+    ):
+        problem, focus = find_focus(problem, tell, lambda note: progress.step(1, note))
+    box, voxel_A = problem.table.box_px, problem.table.pixel_size_A
+    with together(problem.comm):
+        if problem.comm.is_root and focus is not None:
+            assert box is not None
+            whole = np.clip(resample_map(focus, box), 0.0, 1.0).astype(np.float32)
+            write_map(problem.options.output_dir / "focus.mrc", whole, voxel_A, overwrite=True)
+    return problem
 
 
 def _against_null(
@@ -174,7 +194,7 @@ def _final_maps(problem: Problem, labels: np.ndarray, sorting: Sorting) -> list[
         half=half,
         radius_px=options.radius_px(table.box_px),
         mask=problem.mask,
-        symmetry=point_group(options.sym),
+        symmetry=options.operators(),
     )
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hpcsort.geometry import point_group
+from hpcsort.reconstruction import GroupMaps, write_group_maps
 from hpcsort.sort3d.covariates import write_group_statistics
-from hpcsort.sort3d.final import GroupMaps, write_group_maps
 from hpcsort.sort3d.folders import write_generations, write_master_files
 from hpcsort.sort3d.generations import Sorting
 from hpcsort.sort3d.outputs import hash_inputs, write_clusters, write_run, write_table
@@ -116,7 +115,7 @@ def write_results(
     )
     fsc = problem.consensus.fsc[: problem.consensus.grid.radius + 1]
     write_master_files(folder, table, problem.rows, problem.half, fsc, labels, core_has_map=len(maps) > len(groups))
-    warnings = write_group_statistics(folder, table, problem.rows, labels[problem.rows], point_group(options.sym))
+    warnings = write_group_statistics(folder, table, problem.rows, labels[problem.rows], options.operators())
     results: dict[str, Any] = {
         "particles": len(table),
         "accounted": int((labels >= 0).sum()),

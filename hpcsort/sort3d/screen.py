@@ -62,11 +62,12 @@ def _contrasts(residual: ParticleStore, consensus: Consensus) -> tuple[np.ndarra
     volumes = interleave(consensus.volume[None])
     cross, power = np.empty(len(residual.data)), np.empty(len(residual.data))
     for block in residual.blocks():
-        data = residual.data.rows(block.local)
+        seen = residual.data.seen(block.local)
+        data = seen.data
         one, two = score_sections(
             volumes, 1, data.images, data.ctfs, data.rotations, data.px, data.py, consensus.grid.pad
         )
-        cross[block.local], power[block.local] = one[:, 0], two[:, 0]
+        cross[block.local], power[block.local] = seen.expected(one[:, 0]), seen.expected(two[:, 0])
     # Whitened complex noise has E|n|^2 = 1 per pixel, its real part half of that.
     power = np.maximum(power, 1e-12)
     # What is left after the consensus was taken away once.

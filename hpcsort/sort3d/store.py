@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hpcsort.images import BandData
+from hpcsort.images import BandData, SmearedData
 from hpcsort.kernels import aligned_empty
 from hpcsort.parallel import Communicator, ExactSum, cut_chunks, deal_chunks
 
@@ -28,15 +28,20 @@ class Block:
     positions: slice
 
 
-def deal_particles(count: int, comm: Communicator) -> tuple[list[tuple[int, int]], list[list[int]]]:
-    """Cut ``count`` ordered particles into chunks and deal them; chunks depend on ``count`` alone.
+def deal_particles(
+    count: int, comm: Communicator, cost: np.ndarray | None = None
+) -> tuple[list[tuple[int, int]], list[list[int]]]:
+    """Cut ``count`` ordered particles into chunks and deal them; chunks depend on ``count`` and ``cost`` alone.
+
+    ``cost`` is the number of poses of each particle, int (count,); None for one each.
 
     The chunk is also the unit of float32 summation, so its size balances rounding and the cost of the exact sum
     (one pass over a volume a chunk) against having enough chunks for all ranks.
     """
-    target = int(np.clip(-(-count // 24), 256, 2048))
-    chunks = cut_chunks(np.ones(count), target)
-    dealt = deal_chunks([stop - start for start, stop in chunks], comm.size)
+    cost = np.ones(count) if cost is None else cost.astype(np.float64)
+    target = int(np.clip(-(-count // 24), 256, 2048) * max(cost.mean() if count else 1.0, 1.0))
+    chunks = cut_chunks(cost, target)
+    dealt = deal_chunks([cost[start:stop].sum() for start, stop in chunks], comm.size)
     return chunks, dealt
 
 
@@ -57,7 +62,7 @@ class ParticleStore:
     count: int
     chunks: list[tuple[int, int]]
     mine: list[int]
-    data: BandData
+    data: BandData | SmearedData
 
     @property
     def positions(self) -> slice:
@@ -73,7 +78,7 @@ class ParticleStore:
             start, stop = self.chunks[index]
             yield Block(slice(start - first, stop - first), slice(start, stop))
 
-    def with_data(self, data: BandData) -> ParticleStore:
+    def with_data(self, data: BandData | SmearedData) -> ParticleStore:
         """Return the same particles with other Fourier data (smaller band, residuals)."""
         return replace(self, data=data)
 
@@ -96,10 +101,10 @@ class ParticleStore:
         """
         total = ExactSum(shape, bound)
         scratch = aligned_empty(shape, np.float32)
+        scratch[...] = 0
         for block in self.blocks():
-            scratch[...] = 0
             fill(block, scratch)
-            total.add(scratch)
+            total.add(scratch, clear=True)
         total.join(self.comm)
         return total.total
 

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.fft import fftfreq, irfftn, rfftfreq, rfftn
 from scipy.ndimage import gaussian_filter
 
+from hpcsort.images import Seen
 from hpcsort.kernels import interleave, section_moments
 from hpcsort.sort3d.store import ParticleStore
 from hpcsort.volumes import BandGrid
@@ -27,6 +28,7 @@ __all__ = [
     "moments",
     "nuisance_maps",
     "second_order_map",
+    "seen_moments",
     "unpack_lower",
 ]
 
@@ -49,6 +51,8 @@ class Subspace:
     fixed : complex64 (7, Fourier volume), nuisance maps scaled by their standard deviations.
     free : complex64 (J, Fourier volume), learned maps for latents of unit variance.
     focus : float32 (size, size, size), local weight of the learned maps, 0 to 1.
+    region : float32 (size, size, size), where the noise of the maps is measured: the particle, even where differences
+        are allowed in a part of it only.
     spread : float64 (7,), standard deviations of the nuisances: contrast (fraction), shifts (px of the full box),
         rotations (radians).
     """
@@ -57,6 +61,7 @@ class Subspace:
     fixed: np.ndarray
     free: np.ndarray
     focus: np.ndarray
+    region: np.ndarray
     spread: np.ndarray
 
     @property
@@ -132,13 +137,23 @@ def unpack_lower(packed: np.ndarray, size: int) -> np.ndarray:
 def moments(
     store: ParticleStore, volumes: np.ndarray, count: int, pad: int, rows: slice | np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Linear terms (n, count) and packed Gram matrices of ``count`` maps for local particles ``rows``, float64."""
-    data = store.data.rows(rows)
+    """Linear terms (n, count) and packed Gram matrices of ``count`` maps for local particles ``rows``, float64.
+
+    Of a particle with several poses they are the expected ones.
+    """
+    seen = store.data.seen(rows)
+    linear, gram = seen_moments(seen, volumes, count, pad)
+    return seen.expected(linear), seen.expected(gram)
+
+
+def seen_moments(seen: Seen, volumes: np.ndarray, count: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """Linear terms (v, count) and packed Gram matrices of ``count`` maps for every pose, float64."""
+    data = seen.data
     linear, gram = section_moments(volumes, count, data.images, data.ctfs, data.rotations, data.px, data.py, pad)
     return linear.astype(np.float64), gram.astype(np.float64)
 
 
-def local_weight(grid: BandGrid, maps: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def local_weight(grid: BandGrid, maps: np.ndarray, region: np.ndarray) -> np.ndarray:
     """Share of the maps' smoothed local variance that exceeds the noise, 0 to 1: an automatic focus mask.
 
     Structural differences fill a small part of the box, so the lower quartiles of the local variance inside the mask
@@ -147,8 +162,8 @@ def local_weight(grid: BandGrid, maps: np.ndarray, mask: np.ndarray) -> np.ndarr
     Parameters
     ----------
     maps : float32 (J, size, size, size), differences.
-    mask : float32 (size, size, size); the noise is measured where it is above one half.
+    region : float32 (size, size, size); the noise is measured where it is above one half.
     """
     smoothed = gaussian_filter((maps.astype(np.float64) ** 2).sum(axis=0), _SMOOTHING * grid.size)
-    noise = _NOISE_FACTOR * np.quantile(smoothed[mask > 0.5], _NOISE_QUANTILE)
+    noise = _NOISE_FACTOR * np.quantile(smoothed[region > 0.5], _NOISE_QUANTILE)
     return np.asarray(np.maximum(smoothed - noise, 0.0) / np.maximum(smoothed, 1e-30), np.float32)

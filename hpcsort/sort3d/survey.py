@@ -96,9 +96,10 @@ class Survey:
 
 
 def split_halves(task: Task, key: str) -> np.ndarray:
-    """Half of each particle (n,), 0 or 1: a random even split, by the key and not by ranks."""
-    drawn = stream(task.problem.options.seed, task.key, key, "halves").permutation(task.problem.count) % 2
-    return np.asarray(drawn, np.int64)
+    """Half of each particle (n,), 0 or 1: a random even split of the images, by the key and not by ranks."""
+    images = task.problem.image
+    drawn = stream(task.problem.options.seed, task.key, key, "halves").permutation(int(images.max()) + 1) % 2
+    return np.asarray(drawn[images], np.int64)
 
 
 def survey(

@@ -34,6 +34,8 @@ struct Kernels {
     void (*insert)(const Particles &, const std::int32_t *labels, const float *weights, std::int64_t half, float *out);
     void (*backproject)(const Particles &, const float *z, std::int64_t moments, const float *q, std::int64_t weights,
                         std::int64_t half, std::int64_t length, float *out);
+    double (*add_floats)(double *total, float *addend, std::int64_t n, double shift, bool clear);
+    double (*add_doubles)(double *total, double *addend, std::int64_t n, double shift, bool clear);
 };
 
 extern const Kernels kernels_baseline;

@@ -181,6 +181,23 @@ void backproject_moments(Complex images, Real ctfs, Real rotations, Real z, Real
     chosen->backproject(s.particles, first, moments, second, weights, half, record, target);
 }
 
+double run_add(double *total, float *addend, std::int64_t n, double shift, bool clear) {
+    return chosen->add_floats(total, addend, n, shift, clear);
+}
+double run_add(double *total, double *addend, std::int64_t n, double shift, bool clear) {
+    return chosen->add_doubles(total, addend, n, shift, clear);
+}
+
+template <class T>
+double add_rounded(Out<double> total, In<T> addend, double shift, bool clear) {
+    double *target = total.data();
+    // Only a call that clears writes here; an addend that is only read may be a read-only array.
+    T *source = const_cast<T *>(addend.data());
+    const std::int64_t n = length(total.size());
+    nb::gil_scoped_release release;
+    return run_add(target, source, n, shift, clear);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -196,4 +213,7 @@ NB_MODULE(_native, m) {
     m.def("leave_one_out_gains", &leave_one_out_gains);
     m.def("insert_sections", &insert_sections);
     m.def("backproject_moments", &backproject_moments);
+    // A converted copy would keep what was added, hence noconvert.
+    m.def("add_rounded", &add_rounded<float>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());
+    m.def("add_rounded", &add_rounded<double>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());
 }

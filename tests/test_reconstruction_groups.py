@@ -1,76 +1,24 @@
-"""Final maps: the known map comes back, from exactly the listed particles, with the same bits on any ranks."""
+"""Maps of groups: the known map comes back, from exactly the listed particles, with the same bits on any ranks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from mpi_helpers import find_mpiexec, run_mpi
-from scipy.spatial.transform import Rotation
+from reconstruction_cases import IDENTITY, PIXEL_A, density, write_particles_of
 
 from hpcsort.errors import InputError, OutputError
-from hpcsort.geometry import point_group, relion_angles
-from hpcsort.io import ImageReader, ParticleTable, read_map, read_particles, write_stack, write_tables
-from hpcsort.optics import ctf
+from hpcsort.geometry import point_group
+from hpcsort.io import ImageReader, ParticleTable, read_map, read_particles, write_stack
 from hpcsort.parallel import SerialComm
-from hpcsort.simulation.sections import SectionMaker, half_plane, image_from_half_plane
-from hpcsort.sort3d import final
-from hpcsort.sort3d.final import GroupMaps, reconstruct_groups, write_group_maps
+from hpcsort.reconstruction import GroupMaps, insertion, reconstruct_groups, write_group_maps
 from hpcsort.volumes import BandGrid, map_fsc, soft_sphere
-
-_PIXEL_A = 8.0
-_IDENTITY = np.eye(3)[None]
-
-
-def _density(box: int, radius: float, seed: int, operators: np.ndarray = _IDENTITY) -> np.ndarray:
-    """Blobs inside a sphere that fades out, in the symmetry of the operators."""
-    draw = np.random.default_rng(seed)
-    axis = np.arange(box) - box // 2
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
-    centres = draw.normal(size=(60, 3))
-    centres *= (radius - 2.0) * draw.random((60, 1)) ** (1 / 3) / np.linalg.norm(centres, axis=1, keepdims=True)
-    volume = np.zeros((box,) * 3)
-    for centre, height in zip(centres, draw.normal(1.0, 2.0, 60), strict=True):
-        for operator in operators:
-            cx, cy, cz = operator @ centre
-            volume += height * np.exp(-((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2) / (2 * 0.7**2))
-    return volume.astype(np.float32)
-
-
-def _write(folder: Path, volumes: list[np.ndarray], state: np.ndarray, noise: float = 1.0, seed: int = 0) -> Path:
-    """Particles of the states at random views, with CTFs and shifts; returns the STAR file."""
-    draw = np.random.default_rng(seed)
-    box, count = len(volumes[0]), len(state)
-    matrices = Rotation.random(count, random_state=draw).as_matrix()
-    angles = relion_angles(matrices)
-    origins = draw.uniform(-2, 2, (count, 2))
-    defocus = draw.uniform(8000, 14000, count)
-    px, py = half_plane(box)
-    transfer = ctf(px, py, box, _PIXEL_A, defocus, defocus - 300.0, 20.0, 300.0, 2.7, 0.1)
-    makers = [SectionMaker(volume) for volume in volumes]
-    images = np.empty((count, box, box), np.float32)
-    for row in range(count):
-        shift = np.exp(2j * np.pi / box * (px * origins[row, 0] + py * origins[row, 1]))
-        section = makers[state[row]].section(matrices[row], px, py) * transfer[row] * shift
-        images[row] = image_from_half_plane(section, px, py, box) + noise * draw.normal(size=(box, box))
-    # Whatever grey scale a camera has, it is undone by the normalisation.
-    write_stack(folder / "p.mrcs", 3.0 * images + 7.0, images.shape, _PIXEL_A)
-    columns = {
-        "rlnImageName": [f"{row + 1}@p.mrcs" for row in range(count)],
-        **{f"rlnAngle{name}": angles[:, place] for place, name in enumerate(("Rot", "Tilt", "Psi"))},
-        **{f"rlnOrigin{name}": origins[:, place] for place, name in enumerate("XY")},
-        "rlnDefocusU": defocus, "rlnDefocusV": defocus - 300.0, "rlnDefocusAngle": [20.0] * count,
-        "rlnVoltage": [300.0] * count, "rlnSphericalAberration": [2.7] * count, "rlnAmplitudeContrast": [0.1] * count,
-        "rlnDetectorPixelSize": [_PIXEL_A] * count,
-    }  # fmt: skip
-    write_tables(folder / "p.star", {"particles": pd.DataFrame(columns)})
-    return folder / "p.star"
 
 
 def _reconstruct(table: ParticleTable, groups: list[np.ndarray], **options: object) -> list[GroupMaps]:
-    given = {"half": np.arange(len(table)) % 2, "radius_px": 8, "mask": None, "symmetry": _IDENTITY} | options
+    given = {"half": np.arange(len(table)) % 2, "radius_px": 8, "mask": None, "symmetry": IDENTITY} | options
     maps = reconstruct_groups(SerialComm(), table, groups, **given)  # type: ignore[arg-type]
     assert maps is not None
     return maps
@@ -78,8 +26,8 @@ def _reconstruct(table: ParticleTable, groups: list[np.ndarray], **options: obje
 
 @pytest.mark.parametrize("box", [24, 23])
 def test_a_known_map_comes_back_in_its_own_units(tmp_path: Path, box: int) -> None:
-    truth = 20.0 * _density(box, 7, seed=1)
-    table = read_particles(_write(tmp_path, [truth], np.zeros(400, np.int64)))
+    truth = 20.0 * density(box, 7, seed=1)
+    table = read_particles(write_particles_of(tmp_path, [truth], np.zeros(400, np.int64)))
     (maps,) = _reconstruct(table, [np.arange(400)])
     assert maps.size == 400
     assert maps.fsc.shape == (box // 2 + 1,)
@@ -99,13 +47,13 @@ def test_a_known_map_comes_back_in_its_own_units(tmp_path: Path, box: int) -> No
         slope = np.polyfit(smooth[inside], np.fft.ifftn(np.fft.fftn(volume) * kept).real[inside], 1)[0]
         assert slope == pytest.approx(1.0, abs=0.03)
         assert map_fsc(truth * inside, volume * inside)[1 : low + 1].min() > 0.99
-    assert maps.resolution_A == pytest.approx(2 * _PIXEL_A, rel=0.15)
+    assert maps.resolution_A == pytest.approx(2 * PIXEL_A, rel=0.15)
 
 
 def test_each_group_has_its_own_particles_in_any_order(tmp_path: Path) -> None:
-    states = [20.0 * _density(16, 5, seed=seed) for seed in (1, 2)]
+    states = [20.0 * density(16, 5, seed=seed) for seed in (1, 2)]
     state = np.arange(160) // 2 % 2
-    table = read_particles(_write(tmp_path, states, state))
+    table = read_particles(write_particles_of(tmp_path, states, state))
     rows = [np.flatnonzero(state == which) for which in (0, 1)]
     draw = np.random.default_rng(0)
     first = _reconstruct(table, rows, radius_px=6)
@@ -122,10 +70,10 @@ def test_each_group_has_its_own_particles_in_any_order(tmp_path: Path) -> None:
 
 def test_symmetry_makes_a_symmetric_map_from_few_particles(tmp_path: Path) -> None:
     operators = point_group("C4")
-    truth = 20.0 * _density(16, 5, seed=4, operators=operators) / 2
-    table = read_particles(_write(tmp_path, [truth], np.zeros(30, np.int64)))
+    truth = 20.0 * density(16, 5, seed=4, operators=operators) / 2
+    table = read_particles(write_particles_of(tmp_path, [truth], np.zeros(30, np.int64)))
     plain, symmetric = (
-        _reconstruct(table, [np.arange(30)], radius_px=6, symmetry=group)[0] for group in (_IDENTITY, operators)
+        _reconstruct(table, [np.arange(30)], radius_px=6, symmetry=group)[0] for group in (IDENTITY, operators)
     )
     # A quarter turn about z; the centre of an even box is a voxel, so that plane 0 has no partner.
     core = symmetric.map[:, 1:, 1:]
@@ -135,17 +83,37 @@ def test_symmetry_makes_a_symmetric_map_from_few_particles(tmp_path: Path) -> No
     assert fits[1] > 0.97
 
 
+@pytest.mark.parametrize("name", ["D7", "O"])
+def test_higher_symmetry_gives_the_true_map_from_few_noisy_particles(tmp_path: Path, name: str) -> None:
+    operators = point_group(name)
+    truth = 8.0 * density(24, 8, seed=4, operators=operators) / np.sqrt(len(operators))
+    table = read_particles(write_particles_of(tmp_path, [truth], np.zeros(40, np.int64), noise=60.0))
+    plain, symmetric = (
+        _reconstruct(table, [np.arange(40)], radius_px=10, symmetry=group)[0] for group in (IDENTITY, operators)
+    )
+    mask = soft_sphere(BandGrid(24, 11).distance * 24, 10, 2.0)
+    fits = [map_fsc(maps.map * mask, truth * mask)[3:10].mean() for maps in (plain, symmetric)]
+    assert fits[1] > fits[0] + 0.2
+    assert fits[1] > 0.75
+    assert symmetric.fsc is not None
+    assert plain.fsc is not None
+    assert symmetric.fsc[3:10].mean() > plain.fsc[3:10].mean() + 0.2
+    # All operators leave the map as it is, not only those about z.
+    core = symmetric.map[1:, 1:, 1:]
+    np.testing.assert_allclose(core[::-1, ::-1], core, atol=1e-3 * np.abs(core).max())
+
+
 def test_noise_has_no_resolution_and_is_filtered_away(tmp_path: Path) -> None:
-    table = read_particles(_write(tmp_path, [np.zeros((16,) * 3, np.float32)], np.zeros(100, np.int64)))
+    table = read_particles(write_particles_of(tmp_path, [np.zeros((16,) * 3, np.float32)], np.zeros(100, np.int64)))
     (maps,) = _reconstruct(table, [np.arange(100)], radius_px=6)
     assert np.abs(maps.fsc[1:]).mean() < 0.4
     assert maps.map.std() < 0.5 * maps.half1.std()
-    assert maps.resolution_A > 16 * _PIXEL_A / 4
+    assert maps.resolution_A > 16 * PIXEL_A / 4
 
 
 def test_the_mask_decides_where_the_fsc_is_measured(tmp_path: Path) -> None:
-    truth = 2.0 * _density(16, 5, seed=1)
-    table = read_particles(_write(tmp_path, [truth], np.zeros(100, np.int64)))
+    truth = 2.0 * density(16, 5, seed=1)
+    table = read_particles(write_particles_of(tmp_path, [truth], np.zeros(100, np.int64)))
     distance = BandGrid(16, 7).distance * 16
     whole, sphere, same = (
         _reconstruct(table, [np.arange(100)], radius_px=6, mask=mask)[0]
@@ -158,7 +126,7 @@ def test_the_mask_decides_where_the_fsc_is_measured(tmp_path: Path) -> None:
 
 
 def test_empty_and_tiny_groups(tmp_path: Path) -> None:
-    table = read_particles(_write(tmp_path, [_density(16, 5, seed=1)], np.zeros(4, np.int64)))
+    table = read_particles(write_particles_of(tmp_path, [density(16, 5, seed=1)], np.zeros(4, np.int64)))
     empty, one = _reconstruct(table, [np.array([], np.int64), np.array([3])], radius_px=6)
     assert (empty.size, one.size) == (0, 1)
     assert not empty.map.any()
@@ -170,36 +138,36 @@ def test_empty_and_tiny_groups(tmp_path: Path) -> None:
 
 
 def test_rounds_and_repeats_do_not_change_a_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = read_particles(_write(tmp_path, [20.0 * _density(16, 5, seed=1)], np.zeros(60, np.int64)))
+    table = read_particles(write_particles_of(tmp_path, [20.0 * density(16, 5, seed=1)], np.zeros(60, np.int64)))
     groups = [np.arange(0, 40), np.arange(20, 60), np.arange(0, 60, 3)]
     expected = _reconstruct(table, groups, radius_px=6)
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr(final, "_BUDGET_BYTES", 1)
+    monkeypatch.setattr(insertion, "_BUDGET_BYTES", 1)
     small = _reconstruct(table, groups, radius_px=6, progress=lambda done, total: told.append((done, total)))
     assert [maps.map.tobytes() for maps in small] == [maps.map.tobytes() for maps in expected]
     assert told == [(20, 100), (40, 100), (60, 100), (80, 100), (90, 100), (100, 100)]
     # Far too small an expectation of grey values is found out and mended.
-    monkeypatch.setattr(final, "_EXPECTED_RMS", 1e-6)
+    monkeypatch.setattr(insertion, "_EXPECTED_RMS", 1e-6)
     for maps, wanted in zip(_reconstruct(table, groups, radius_px=6), expected, strict=True):
         np.testing.assert_allclose(maps.map, wanted.map, atol=1e-5 * np.abs(wanted.map).max())
 
 
 def test_images_without_noise_or_with_nan_are_named(tmp_path: Path) -> None:
-    star = _write(tmp_path, [_density(16, 5, seed=1)], np.zeros(3, np.int64))
+    star = write_particles_of(tmp_path, [density(16, 5, seed=1)], np.zeros(3, np.int64))
     table = read_particles(star)
     images = np.random.default_rng(0).normal(size=(3, 16, 16)).astype(np.float32)
     images[1] *= BandGrid(16, 7).distance[8] * 16 < 6
-    write_stack(tmp_path / "p.mrcs", images, images.shape, _PIXEL_A, overwrite=True)
+    write_stack(tmp_path / "p.mrcs", images, images.shape, PIXEL_A, overwrite=True)
     with pytest.raises(InputError, match=r"p\.star, row 2: the image is constant outside the radius of 6 px"):
         _reconstruct(table, [np.arange(3)], radius_px=6)
     images[1] = np.nan
-    write_stack(tmp_path / "p.mrcs", images, images.shape, _PIXEL_A, overwrite=True)
+    write_stack(tmp_path / "p.mrcs", images, images.shape, PIXEL_A, overwrite=True)
     with pytest.raises(InputError, match=r"image 2 of .*p\.mrcs \(STAR row 2\) has 256 NaN"):
         _reconstruct(table, [np.arange(3)], radius_px=6)
 
 
 def test_wrong_listings_are_refused(tmp_path: Path) -> None:
-    table = read_particles(_write(tmp_path, [_density(16, 5, seed=1)], np.zeros(3, np.int64)))
+    table = read_particles(write_particles_of(tmp_path, [density(16, 5, seed=1)], np.zeros(3, np.int64)))
     with pytest.raises(ValueError, match="row 2 is listed twice"):
         _reconstruct(table, [np.array([2, 0, 2])], radius_px=6)
     with pytest.raises(ValueError, match="neither 0 nor 1"):
@@ -226,19 +194,25 @@ def test_maps_are_written_whole(tmp_path: Path) -> None:
 
 _RANKS = """
 import hashlib, sys
+from dataclasses import replace
 import numpy as np
-from hpcsort.io import read_particles
+from hpcsort.io import Smears, read_particles
 from hpcsort.parallel import get_comm
-from hpcsort.sort3d.final import reconstruct_groups
+from hpcsort.reconstruction import reconstruct_groups
 comm = get_comm()
 table = read_particles(sys.argv[1])
+draw = np.random.default_rng(0)
+owner = np.repeat(np.arange(len(table)), draw.integers(1, 9, len(table)))
+angles, shifts = draw.uniform(-180, 180, (len(owner), 3)), draw.normal(size=(len(owner), 2))
+smears = Smears.of_lists(owner, angles, shifts, draw.random(len(owner)) + 0.1)
 groups = [np.arange(0, len(table), 2), np.arange(1, len(table), 2)]
 half = np.arange(len(table)) // 2 % 2
-maps = reconstruct_groups(comm, table, groups, half=half, radius_px=6, mask=None, symmetry=np.eye(3)[None])
-assert (maps is None) == (comm.rank > 0)
-if comm.is_root:
-    parts = [part for one in maps for part in (one.map, one.half1, one.half2, one.fsc)]
-    print(comm.size, hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
+for posed in (table, replace(table, smears=smears)):
+    maps = reconstruct_groups(comm, posed, groups, half=half, radius_px=6, mask=None, symmetry=np.eye(3)[None])
+    assert (maps is None) == (comm.rank > 0)
+    if comm.is_root:
+        parts = [part for one in maps for part in (one.map, one.half1, one.half2, one.fsc)]
+        print(comm.size, hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
 comm.close()
 """
 
@@ -246,11 +220,29 @@ comm.close()
 @pytest.mark.mpi
 def test_the_bits_do_not_depend_on_the_ranks(tmp_path: Path) -> None:
     find_mpiexec()
-    star = _write(tmp_path, [20.0 * _density(17, 5, seed=1)], np.zeros(150, np.int64))
+    star = write_particles_of(tmp_path, [20.0 * density(17, 5, seed=1)], np.zeros(150, np.int64))
     told = []
-    for ranks in (1, 2):
+    for ranks in (1, 2, 3):
         done = run_mpi(ranks, "-c", _RANKS, str(star))
         assert done.returncode == 0, done.stderr
         told.append(done.stdout.split())
-    assert [int(size) for size, _ in told] == [1, 2]
-    assert told[0][1] == told[1][1]
+    assert [sizes[::2] for sizes in told] == [["1", "1"], ["2", "2"], ["3", "3"]]
+    plain, smeared = ({digests[place] for digests in told} for place in (1, 3))
+    assert len(plain) == len(smeared) == 1
+    assert plain != smeared
+
+
+def test_without_halves_there_is_one_map_of_all(tmp_path: Path) -> None:
+    truth = 20.0 * density(16, 5, seed=1)
+    table = read_particles(write_particles_of(tmp_path, [truth], np.zeros(120, np.int64)))
+    first, second = _reconstruct(table, [np.arange(0, 60), np.arange(60, 120)], radius_px=6, half=None)
+    assert (first.half1, first.half2, first.fsc) == (None, None, None)
+    assert np.isnan(first.resolution_A)
+    assert (first.size, second.size) == (60, 60)
+    # The particles of a group alone are the half of a group of both.
+    half = np.repeat([0, 1], 60)
+    (both,) = _reconstruct(table, [np.arange(120)], radius_px=6, half=half)
+    assert both.half1 is not None
+    assert both.half1.tobytes() == first.map.tobytes()
+    write_group_maps(tmp_path, "one", first, PIXEL_A)
+    assert sorted(path.name for path in tmp_path.glob("one*")) == ["one.mrc"]

@@ -1,0 +1,24 @@
+"""Reconstruction: maps of groups of particles with one pose or many, half-sets, symmetry expansion."""
+
+from hpcsort.reconstruction.expand import EXPANDED_FROM, expand_symmetry
+from hpcsort.reconstruction.groups import GroupMaps, reconstruct_groups, resolution_A
+from hpcsort.reconstruction.halves import half_sets
+from hpcsort.reconstruction.outputs import write_group_maps
+from hpcsort.reconstruction.program import Reconstruction, ReconstructOptions, Source, reconstruct
+from hpcsort.reconstruction.selection import read_rows, select_rows
+
+__all__ = [
+    "EXPANDED_FROM",
+    "GroupMaps",
+    "ReconstructOptions",
+    "Reconstruction",
+    "Source",
+    "expand_symmetry",
+    "half_sets",
+    "read_rows",
+    "reconstruct",
+    "reconstruct_groups",
+    "resolution_A",
+    "select_rows",
+    "write_group_maps",
+]

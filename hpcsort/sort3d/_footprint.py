@@ -1,0 +1,245 @@
+"""Memory of one rank in each phase of a sort, as the sum of the arrays that are alive at the phase's peak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcsort.images import half_plane
+from hpcsort.io import ParticleTable
+from hpcsort.kernels import lane_count, moment_record_length
+from hpcsort.parallel import SerialComm
+from hpcsort.reconstruction.insertion import _BATCH_PIXELS, _BUDGET_BYTES
+from hpcsort.sort3d.options import SortOptions
+from hpcsort.sort3d.problem import _NARROW, _WIDE, _band_limit, _grid
+from hpcsort.sort3d.sizes import smallest_group
+from hpcsort.sort3d.statistics import JUNK_KINDS
+from hpcsort.sort3d.store import deal_particles
+from hpcsort.sort3d.subspace import NUISANCES
+from hpcsort.sort3d.survey import COMPONENTS, PRIOR_SHARES
+from hpcsort.volumes import BandGrid, SectionSums
+
+__all__ = ["Footprint"]
+
+_LAYER_COMPONENTS = 6
+_GROUPS = 5
+"""Assumed: components that boxes of the first layer learn, and groups that are found."""
+_COMPLEX, _DATA = 8, 12
+"""Bytes of a pixel of an image; with its CTF."""
+_SEEN, _MAKING = 32, 64
+"""Bytes a pixel of a block: copies of it and of the block before, and one without nuisances; and where images of its
+poses are made, whose phases are computed in double precision."""
+_NOISE = 20
+"""Bytes a pixel while a block's noise is measured."""
+_POSE_BYTES = 60
+_ROW_BYTES = 250
+"""What every rank keeps of a particle while they are dealt: matrices, names, order."""
+_LOADED, _LOADING = 256, 22
+"""Images that are read at a time, and bytes a pixel of theirs meanwhile (`load_band`)."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Sizes of a sort from which its arrays follow; methods give bytes of one rank.
+
+    Attributes
+    ----------
+    options : of the sort.
+    count, own, own_poses : particles of all ranks, and particles and poses of this one.
+    block, block_poses : particles and poses of a block, the unit of sums.
+    smeared : particles have several poses.
+    box : edge of the images in px.
+    wide, narrow : grids of the bands.
+    groups : number of groups.
+    """
+
+    options: SortOptions
+    count: int
+    own: float
+    own_poses: float
+    block: float
+    block_poses: float
+    smeared: bool
+    box: int
+    wide: BandGrid
+    narrow: BandGrid
+    groups: int
+
+    @classmethod
+    def of(cls, table: ParticleTable, options: SortOptions, ranks: int, groups: int | None) -> Footprint:
+        """Sizes that follow from the input; ``groups`` are assumed where they are None."""
+        assert table.box_px is not None
+        box, count = table.box_px, len(table)
+        smears = table.smears
+        chunks, _ = deal_particles(count, SerialComm(), None if smears is None else smears.counts)
+        block = max(stop - start for start, stop in chunks)
+        own = max(count / ranks, block)
+        poses = 1.0 if smears is None else len(smears.weight) / count
+        limits = [_band_limit(options, box, options.radius_px(box), limit) for limit in (_WIDE, _NARROW)]
+        if groups is None:
+            most = options.max_groups if options.img_per_grp is None else count // options.img_per_grp
+            expected = _GROUPS if options.img_per_grp is None else most
+            groups = max(min(expected, most, count // smallest_group(count)), 1)
+        grids = [_grid(min(limit, limits[0])) for limit in limits]
+        return cls(
+            options=options,
+            count=count,
+            own=own,
+            own_poses=own * poses,
+            block=block,
+            block_poses=block * poses,
+            smeared=smears is not None,
+            box=box,
+            wide=grids[0],
+            narrow=grids[1],
+            groups=groups,
+        )
+
+    def images(self) -> float:
+        """Both bands; one where they are the same."""
+        return self.own * _DATA * self._both_bands() + 100 * self.own
+
+    def poses(self) -> float:
+        """Poses, and the images of all of them in both bands."""
+        if not self.smeared:
+            return 0.0
+        ready = 0 if self.options.compute_on_the_fly else _COMPLEX * self._both_bands()
+        return self.own_poses * (ready + _POSE_BYTES)
+
+    def consensus(self) -> float:
+        """Read images, or whiten them by the residuals of a first consensus; beyond what stays."""
+        pixels, voxels = _pixels(self.wide), _voxels(self.wide)
+        ready = self.smeared and not self.options.compute_on_the_fly
+        residual = _COMPLEX * pixels * (self.own_poses if ready else self.own)
+        stays = self.images() + self.poses()
+        reading = self.own * _DATA * pixels + min(_LOADED, self.own) * _LOADING * self.box**2
+        # Data as read, whitened once, and being whitened again with their factors; the residuals that say by what.
+        settling = self.own * (3 * _DATA + 4) * pixels + residual + self.block_poses * _NOISE * pixels
+        inserting = self.own * 2 * _DATA * pixels + self._seen(self.block_poses, self.wide, making=self.smeared)
+        cropping = self.own * _DATA * pixels + stays
+        peak = max(reading, settling, inserting, cropping) + 200 * voxels + _ROW_BYTES * self.count
+        return max(peak - stays, 0.0) + self._again()
+
+    def learning(self) -> float:
+        """Subspaces of the survey, or those of the boxes of a layer while the survey's statistics are kept."""
+        components = self.options.components or COMPONENTS[0]
+        runs = 2 * len(PRIOR_SHARES)
+        survey = self._learning(runs, runs * self.own / 2, components)
+        boxes = self._chains()
+        layer = self._learning(boxes, boxes * self._share() * self.own, self.options.components or _LAYER_COMPONENTS)
+        return max(survey, layer + self._surveyed()) + self._again()
+
+    def statistics(self) -> float:
+        """Linear terms and precisions of all runs of the survey, and mixtures that are fitted to halves of two."""
+        size = self.options.components or COMPONENTS[0]
+        runs = 2 * len(PRIOR_SHARES)
+        row = 8 * (size + size**2)
+        gathered = runs * self.count * row
+        packed = 8 * (size * (size + 1) // 2 + size)
+        fitting = self.count * row + self.count / 2 * (packed + 16 * size**2 + 40 * self._most_classes())
+        held_out = 16 * self.count * self._most_classes()
+        return gathered + max(runs * self.own * row, fitting) + held_out + self._again()
+
+    def volumes(self) -> float:
+        """Class maps of all chains of a layer, and how their particles see them."""
+        classes, voxels = self.groups, _voxels(self.wide)
+        chains = self._chains()
+        if self.options.engine == "maps":
+            return max(self._finishing(chains, classes, voxels), self._classical(voxels))
+        return self._finishing(chains, classes, voxels)
+
+    def final_maps(self) -> tuple[float, float]:
+        """Full-size sums of each rank, and what rank 0 needs besides for its maps."""
+        grid = BandGrid(self.box, self.box // 2 - 1, 2)
+        voxels, cube = _voxels(grid), float(self.box) ** 3
+        one = SectionSums.bytes_needed(grid)
+        slots = 2 * (self.groups + 1)
+        held = min(slots, max(1, (_BUDGET_BYTES - 16 * voxels) // one))
+        members = max(self.count / slots / 32, self.box)
+        batch = min(max(1, _BATCH_PIXELS // self.box**2), members) * _LOADING * self.box**2
+        inserting = held * one + 16 * voxels + batch * (2 if self.smeared else 1) + 28 * min(voxels, 1 << 20)
+        # Both halves and their sum (12 bytes a voxel each), the quotient, its padded transform, and all maps.
+        finishing = (held - 2) * one + 44 * voxels + 12 * 8 * cube + 4 * cube * (3 * self.groups + 6)
+        rest = self._surveyed() + self._records()
+        return inserting + rest, max(finishing - inserting, 0.0)
+
+    def _both_bands(self) -> int:
+        """Pixels of both bands."""
+        wide = _pixels(self.wide)
+        return wide if self.narrow.radius == self.wide.radius else wide + _pixels(self.narrow)
+
+    def _again(self) -> float:
+        """Images of a simulated set beside the data."""
+        return self.images() + self.poses() if self.options.null else 0.0
+
+    def _most_classes(self) -> int:
+        return min(self.options.max_groups, max(self.count // smallest_group(self.count), 1))
+
+    def _chains(self) -> int:
+        """Chains of a first layer that learn; those of box 0 are the survey's."""
+        boxes: int = 2**self.options.depth_order
+        return 2 * (boxes - 1 if self.options.independence == "halves" else boxes)
+
+    def _share(self) -> float:
+        return 0.5 if self.options.independence == "halves" else 1.0
+
+    def _surveyed(self) -> float:
+        """Statistics of two runs that stay until the end."""
+        size = self.options.components or COMPONENTS[0]
+        return 2.0 * self.count * 8 * (size + size**2)
+
+    def _records(self) -> float:
+        """Scores that chains of all layers gave all particles."""
+        return 2.0 * 2 ** (self.options.depth_order + 1) * self.count * 8 * (self.groups + JUNK_KINDS + 1)
+
+    def _seen(self, poses: float, grid: BandGrid, making: bool = False) -> float:
+        """Copy a block's particles, a row for each pose; ``making``: even where images are kept."""
+        made = making or (self.smeared and self.options.compute_on_the_fly)
+        return poses * _pixels(grid) * (_MAKING if made else _SEEN)
+
+    def _learning(self, runs: int, rows: float, components: int) -> float:
+        """Learning of runs with ``rows`` particles in all."""
+        total, voxels = NUISANCES + components, _voxels(self.narrow)
+        pairs = components * (components + 1) // 2 + components * NUISANCES
+        record = moment_record_length(components, pairs)
+        # Sums and their float32 scratch of all runs, what is made of them, and what the last iteration made.
+        result = voxels * (16 * components + 8 * pairs)
+        sums = runs * voxels * 12 * record + (2 * runs - 1) * result + 8 * voxels * record
+        state = rows * 8 * (total**2 + total)
+        backprojecting = sums + state + 4 * rows * (components + pairs) + 32 * pairs * rows / runs
+        standardising = runs * result + 3 * state + 16 * total**2 * rows / runs
+        half = self.block_poses * rows / runs / self.own
+        packed = half * 10 * total * (total + 1) + 32 * half * self.block / self.block_poses * total**2
+        return max(backprojecting, standardising) + self._seen(half, self.narrow) + packed
+
+    def _finishing(self, chains: int, classes: int, voxels: int) -> float:
+        total = NUISANCES + classes
+        record = moment_record_length(classes, classes)
+        sums = chains * voxels * (12 * record + 8 * lane_count(NUISANCES) + 24 * classes)
+        looking = voxels * (40 * classes + 8 * lane_count(total) + 8 * lane_count(NUISANCES))
+        rows = chains * self._share() * self.own
+        seen = 8 * rows * ((10 * classes + 11) + 3 * (classes + NUISANCES))
+        joints = chains * self.count * 8 * (classes + JUNK_KINDS) + 8 * self.own * (11 * classes + 11)
+        block = self._seen(self.block_poses, self.wide) + 40 * self.block_poses * total**2
+        return sums + looking + seen + joints + block + self._surveyed()
+
+    def _classical(self, voxels: int) -> float:
+        """Chains of the classical engine, which keep images without the nuisances."""
+        chains, classes = 2 * 2**self.options.depth_order, self.options.max_groups
+        if self.options.img_per_grp is not None:
+            classes = max(self.count // self.options.img_per_grp, 2)
+        cleaned = self.own_poses if self.smeared and not self.options.compute_on_the_fly else self.own
+        sums = 12 * min(4 * voxels * chains * classes, max(1 << 25, 4 * voxels * classes))
+        maps = chains * classes * voxels * (12 + 16 + 8)
+        scores = chains * self.own * classes * 24
+        block = self._seen(self.block_poses, self.wide)
+        return cleaned * _COMPLEX * _pixels(self.wide) + sums + maps + scores + block + self._surveyed()
+
+
+def _pixels(grid: BandGrid) -> int:
+    return len(half_plane(grid.radius)[0])
+
+
+def _voxels(grid: BandGrid) -> int:
+    return int(np.prod(grid.fourier_shape, dtype=np.int64))
