@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from hpcsort.geometry import point_group, relion_matrices, view_directions
-from hpcsort.io import ParticleTable, read_particles
+from hpcsort.io import ParticleTable, Smears, read_particles
 from hpcsort.sort3d.covariates import describe_groups, write_group_statistics
 
 _MICROGRAPHS = 60
@@ -139,3 +140,19 @@ def test_tables_without_micrographs_or_with_gaps(tmp_path: Path) -> None:
     assert "no micrographs" in (tmp_path / "anova.txt").read_text()
     views = describe_groups(table, np.arange(900), (_heights(table) > 0.5).astype(int))
     assert len(views.warnings) == 2
+
+
+def test_norms_and_smears_of_a_refinement_are_compared(tmp_path: Path) -> None:
+    table = _table(tmp_path, 600)
+    draw = np.random.default_rng(1)
+    labels = np.arange(600) % 2
+    counts = np.where(labels == 1, 9, 2) + draw.integers(0, 3, 600)
+    owner = np.repeat(np.arange(600), counts)
+    smears = Smears.of_lists(owner, table.angles_deg[owner], table.shifts_px[owner], 1 / counts[owner])
+    norm = draw.uniform(0.8, 1.2, 600)
+    found = describe_groups(replace(table, smears=smears, image_scale=1 / norm), np.arange(600), labels)
+    quantities = {quantity.name: quantity for quantity in found.quantities}
+    assert set(quantities) == {"defocus", "norm", "smears"}
+    assert quantities["smears"].anova.p < 1e-10
+    assert quantities["norm"].anova.p > 1e-3
+    assert any("another number of smears" in warning for warning in found.warnings)

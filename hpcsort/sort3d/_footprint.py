@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcsort.images import half_plane
+from hpcsort.geometry import relion_matrices
+from hpcsort.images import Poses, half_plane, joined_poses
 from hpcsort.io import ParticleTable
 from hpcsort.kernels import lane_count, moment_record_length
 from hpcsort.parallel import SerialComm
@@ -32,7 +33,10 @@ _SEEN, _MAKING = 32, 64
 poses are made, whose phases are computed in double precision."""
 _NOISE = 20
 """Bytes a pixel while a block's noise is measured."""
-_POSE_BYTES = 60
+_POSE_BYTES, _JOINING = 60, 650
+"""Bytes of a pose, and of one of the input's while those that a band cannot tell apart are joined."""
+_SAMPLE = 500
+"""Particles whose poses are joined to count them."""
 _ROW_BYTES = 250
 """What every rank keeps of a particle while they are dealt: matrices, names, order."""
 _LOADED, _LOADING = 256, 22
@@ -46,53 +50,68 @@ class Footprint:
     Attributes
     ----------
     options : of the sort.
-    count, own, own_poses : particles of all ranks, and particles and poses of this one.
-    block, block_poses : particles and poses of a block, the unit of sums.
+    count, own, block : particles of all ranks, of this one, and of a block, the unit of sums.
+    poses_given : mean number of poses of a particle in the input.
+    poses_read, poses_wide, poses_narrow : mean number of those that the bands can tell apart.
     smeared : particles have several poses.
     box : edge of the images in px.
-    wide, narrow : grids of the bands.
+    read, wide, narrow : grids of the band that is read, and of those that are sorted.
     groups : number of groups.
     """
 
     options: SortOptions
     count: int
     own: float
-    own_poses: float
     block: float
-    block_poses: float
+    poses_given: float
+    poses_read: float
+    poses_wide: float
+    poses_narrow: float
     smeared: bool
     box: int
+    read: BandGrid
     wide: BandGrid
     narrow: BandGrid
     groups: int
 
     @classmethod
-    def of(cls, table: ParticleTable, options: SortOptions, ranks: int, groups: int | None) -> Footprint:
-        """Sizes that follow from the input; ``groups`` are assumed where they are None."""
+    def of(
+        cls,
+        table: ParticleTable,
+        options: SortOptions,
+        ranks: int,
+        groups: int | None = None,
+        reach: int | None = None,
+    ) -> Footprint:
+        """Sizes that follow from the input; ``groups`` and ``reach`` of the FSC are assumed where they are None."""
         assert table.box_px is not None
         box, count = table.box_px, len(table)
         smears = table.smears
         chunks, _ = deal_particles(count, SerialComm(), None if smears is None else smears.counts)
         block = max(stop - start for start, stop in chunks)
         own = max(count / ranks, block)
-        poses = 1.0 if smears is None else len(smears.weight) / count
         limits = [_band_limit(options, box, options.radius_px(box), limit) for limit in (_WIDE, _NARROW)]
         if groups is None:
             most = options.max_groups if options.img_per_grp is None else count // options.img_per_grp
             expected = _GROUPS if options.img_per_grp is None else most
             groups = max(min(expected, most, count // smallest_group(count)), 1)
-        grids = [_grid(min(limit, limits[0])) for limit in limits]
+        reach = limits[0] if reach is None else min(reach, limits[0])
+        radii = limits[0], reach, min(limits[1], reach)
+        joined = _mean_poses(table, radii)
         return cls(
             options=options,
             count=count,
             own=own,
-            own_poses=own * poses,
             block=block,
-            block_poses=block * poses,
+            poses_given=1.0 if smears is None else len(smears.weight) / count,
+            poses_read=joined[0],
+            poses_wide=joined[1],
+            poses_narrow=joined[2],
             smeared=smears is not None,
             box=box,
-            wide=grids[0],
-            narrow=grids[1],
+            read=_grid(radii[0]),
+            wide=_grid(radii[1]),
+            narrow=_grid(radii[2]),
             groups=groups,
         )
 
@@ -104,21 +123,24 @@ class Footprint:
         """Poses, and the images of all of them in both bands."""
         if not self.smeared:
             return 0.0
-        ready = 0 if self.options.compute_on_the_fly else _COMPLEX * self._both_bands()
-        return self.own_poses * (ready + _POSE_BYTES)
+        bands = {self.wide.radius: (self.wide, self.poses_wide), self.narrow.radius: (self.narrow, self.poses_narrow)}
+        ready = 0 if self.options.compute_on_the_fly else _COMPLEX
+        return sum(self.own * poses * (ready * _pixels(grid) + _POSE_BYTES) for grid, poses in bands.values())
 
     def consensus(self) -> float:
         """Read images, or whiten them by the residuals of a first consensus; beyond what stays."""
-        pixels, voxels = _pixels(self.wide), _voxels(self.wide)
+        pixels, voxels = _pixels(self.read), _voxels(self.read)
         ready = self.smeared and not self.options.compute_on_the_fly
-        residual = _COMPLEX * pixels * (self.own_poses if ready else self.own)
+        residual = _COMPLEX * pixels * self.own * (self.poses_read if ready else 1.0)
+        block = self.block * self.poses_read
         stays = self.images() + self.poses()
         reading = self.own * _DATA * pixels + min(_LOADED, self.own) * _LOADING * self.box**2
+        joining = self.own * (_DATA * pixels + _JOINING * self.poses_given) if self.smeared else 0.0
         # Data as read, whitened once, and being whitened again with their factors; the residuals that say by what.
-        settling = self.own * (3 * _DATA + 4) * pixels + residual + self.block_poses * _NOISE * pixels
-        inserting = self.own * 2 * _DATA * pixels + self._seen(self.block_poses, self.wide, making=self.smeared)
+        settling = self.own * (3 * _DATA + 4) * pixels + residual + block * _NOISE * pixels
+        inserting = self.own * 2 * _DATA * pixels + self._seen(block, self.read, making=self.smeared)
         cropping = self.own * _DATA * pixels + stays
-        peak = max(reading, settling, inserting, cropping) + 200 * voxels + _ROW_BYTES * self.count
+        peak = max(reading, joining, settling, inserting, cropping) + 200 * voxels + _ROW_BYTES * self.count
         return max(peak - stays, 0.0) + self._again()
 
     def learning(self) -> float:
@@ -209,8 +231,9 @@ class Footprint:
         state = rows * 8 * (total**2 + total)
         backprojecting = sums + state + 4 * rows * (components + pairs) + 32 * pairs * rows / runs
         standardising = runs * result + 3 * state + 16 * total**2 * rows / runs
-        half = self.block_poses * rows / runs / self.own
-        packed = half * 10 * total * (total + 1) + 32 * half * self.block / self.block_poses * total**2
+        part = self.block * rows / runs / self.own
+        half = part * self.poses_narrow
+        packed = half * 10 * total * (total + 1) + 32 * part * total**2
         return max(backprojecting, standardising) + self._seen(half, self.narrow) + packed
 
     def _finishing(self, chains: int, classes: int, voxels: int) -> float:
@@ -221,7 +244,8 @@ class Footprint:
         rows = chains * self._share() * self.own
         seen = 8 * rows * ((10 * classes + 11) + 3 * (classes + NUISANCES))
         joints = chains * self.count * 8 * (classes + JUNK_KINDS) + 8 * self.own * (11 * classes + 11)
-        block = self._seen(self.block_poses, self.wide) + 40 * self.block_poses * total**2
+        block_poses = self.block * self.poses_wide
+        block = self._seen(block_poses, self.wide) + 40 * block_poses * total**2
         return sums + looking + seen + joints + block + self._surveyed()
 
     def _classical(self, voxels: int) -> float:
@@ -229,12 +253,26 @@ class Footprint:
         chains, classes = 2 * 2**self.options.depth_order, self.options.max_groups
         if self.options.img_per_grp is not None:
             classes = max(self.count // self.options.img_per_grp, 2)
-        cleaned = self.own_poses if self.smeared and not self.options.compute_on_the_fly else self.own
+        cleaned = self.own * (1.0 if self.options.compute_on_the_fly else self.poses_wide)
         sums = 12 * min(4 * voxels * chains * classes, max(1 << 25, 4 * voxels * classes))
         maps = chains * classes * voxels * (12 + 16 + 8)
         scores = chains * self.own * classes * 24
-        block = self._seen(self.block_poses, self.wide)
+        block = self._seen(self.block * self.poses_wide, self.wide)
         return cleaned * _COMPLEX * _pixels(self.wide) + sums + maps + scores + block + self._surveyed()
+
+
+def _mean_poses(table: ParticleTable, radii: tuple[int, ...]) -> list[float]:
+    """Mean number of poses of a particle that bands can tell apart, counted in some of the particles."""
+    if table.smears is None:
+        return [1.0] * len(radii)
+    smears = table.smears.rows(np.unique(np.linspace(0, len(table) - 1, _SAMPLE).astype(np.int64)))
+    weight = smears.weight.astype(np.float32)
+    shifts = (smears.shifts_px / (table.box_px or 1)).astype(np.float32)
+    rotations = relion_matrices(smears.angles_deg).astype(np.float32)
+    poses = joined_poses(Poses(smears.first, rotations, shifts, weight, weight, weight), radii[0])
+    return [
+        len((poses if radius == radii[0] else joined_poses(poses, radius)).weight) / len(smears) for radius in radii
+    ]
 
 
 def _pixels(grid: BandGrid) -> int:

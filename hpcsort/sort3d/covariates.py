@@ -90,8 +90,15 @@ def write_group_statistics(
 
 def _values(table: ParticleTable, rows: np.ndarray) -> Iterable[tuple[str, str, np.ndarray]]:
     yield "defocus", "A", (table.defocus_u_A[rows] + table.defocus_v_A[rows]) / 2
+    known: dict[str, np.ndarray] = {}
+    if table.image_scale is not None:
+        known["norm"] = 1.0 / table.image_scale
+    if table.smears is not None:
+        known["smears"] = table.smears.counts.astype(np.float64)
     for name, unit, column in _COLUMNS:
-        if column in table.frame.columns:
+        if name in known:
+            yield name, unit, known[name][rows]
+        elif column in table.frame.columns:
             numbers = pd.to_numeric(table.frame[column], errors="coerce").to_numpy(np.float64)
             yield name, unit, numbers[rows]
 

@@ -195,9 +195,13 @@ def _tell_nothing(problem: Problem, tell: StoryLog, state: Sorting, generation: 
     state.reproducibility, state.chance_mean, state.chance_std, state.p = [1.0], [1.0], [0.0], [1.0]
     state.origin = [0]
     state.generations[-1] = replace(generation, labels=state.labels)
+    count = int((state.labels >= 0).sum())
+    if max(generation.held, default=1) < 2:
+        tell(f"One group of all {count} particles: the options allow for no more.")
+        return
     tell(
-        f"One group: held-out likelihood prefers a single structure for all {int((state.labels >= 0).sum())} "
-        "particles; no difference between particles is reproducible."
+        f"One group: held-out likelihood prefers a single structure for all {count} particles; no difference between "
+        "particles is reproducible."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -15,6 +15,7 @@ from hpcsort.sort3d.autofocus import ball_places, find_focus
 from hpcsort.sort3d.engine import FINISH_ITERATIONS
 from hpcsort.sort3d.generations import Sorting, sort_generations
 from hpcsort.sort3d.learning import SUBSPACE_ITERATIONS
+from hpcsort.sort3d.memory import plan_memory
 from hpcsort.sort3d.null import null_distribution, null_survey, solve_by_survey, weigh_survey
 from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.outputs import claim_folder, clear_folder
@@ -79,6 +80,10 @@ def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
                 inputs = [options.source, *source.options.masks(), *source.table.stack_paths]
                 claim_folder(options.output_dir, options.overwrite, inputs)
         _tell_input(tell_early, source, comm)
+        planned, sentences = plan_memory(source.table, source.options, comm)
+        source = replace(source, options=planned)
+        for sentence in sentences:
+            tell_early(sentence)
         with Stage("reading and consensus", seconds):
             problem = pose_problem(source, comm, tell_early)
         # Only now is the input known to be good: an earlier sort's results are not given up for less.
