@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--particles", type=int, default=17280)
     parser.add_argument("--smears", type=int, default=30)
+    parser.add_argument("--smears-only", action="store_true", help="leave out the sorts with one pose a particle")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--shared", type=Path, default=SHARED)
     asked = parser.parse_args()
@@ -75,6 +76,8 @@ def main() -> None:
             ("smears", matched, []),
             ("smears, --scores best", matched, ["--scores", "best"]),
         ):
+            if asked.smears_only and not name.startswith("smears"):
+                continue
             out = work / f"sorted_{name.split(',')[0].replace(' ', '_').replace('(', '').replace(')', '')}{len(words)}"
             _, cpu = _run(
                 "sort3d", "--instack", str(star), "--output-dir", str(out), "--overwrite", "--quiet", *words,

@@ -71,6 +71,7 @@ def test_files_depend_neither_on_ranks_nor_on_where_poses_are_kept(
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "ranks") == expected
     assert "Smears: mean" in done.stdout
+    assert "cannot tell apart are joined" in done.stdout
 
 
 def test_smears_are_limited_and_what_is_lost_is_told(tmp_path: Path) -> None:

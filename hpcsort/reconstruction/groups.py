@@ -57,11 +57,11 @@ def reconstruct_groups(
 ) -> list[GroupMaps] | None:
     """Reconstruct a map from exactly the particles of each group. Collective.
 
-    Images are read once for each group they are in, normalised by the background outside the radius, and inserted into
-    one volume per group and half. CTFs are divided by the table's ``image_scale``, in numerator and weight alike, and
-    both are weighted by one over its ``noise_power``, where it has them. A table with smears is inserted with all poses of a particle: with probabilities w_m the
-    numerator is sum_m w_m C F_m and the weight sum_m w_m C^2, F_m being centred by the pose's own shift. The maps have
-    the same bits for any number of ranks.
+    Images are read once for each group they are in, normalised by the background outside the radius, and inserted
+    into one volume per group and half. CTFs are divided by the table's ``image_scale``, in numerator and weight
+    alike, and both are weighted by one over its ``noise_power``, where it has them. A table with smears is inserted
+    with all poses of a particle: with probabilities w_m the numerator is sum_m w_m C F_m and the weight sum_m w_m
+    C^2, F_m being centred by the pose's own shift. The maps have the same bits for any number of ranks.
 
     Parameters
     ----------

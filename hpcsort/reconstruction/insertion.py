@@ -18,7 +18,7 @@ from hpcsort.volumes import BandGrid, SectionSums
 
 __all__ = ["Inserter"]
 
-_BUDGET_BYTES = 2 << 30
+_BUDGET_BYTES = 512 << 20
 _BATCH_PIXELS = 1 << 22
 _MOST_PER_BLOCK = 4096
 # Grey values may reach this many times the noise, averaged over an image, before a sum is made a second time.

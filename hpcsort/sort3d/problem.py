@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hpcsort.geometry import orientation_groups, relion_matrices
+from hpcsort.images import SmearedData
 from hpcsort.io import BadImage, ParticleTable
 from hpcsort.parallel import Communicator
 from hpcsort.sort3d.consensus import Consensus, build_consensus, subtract_consensus, whiten, whiten_as_told
@@ -173,11 +174,24 @@ def pose_problem(source: Source, comm: Communicator, tell: Callable[[str], None]
         f"The consensus map of {len(rows)} particles is good to {edge_A / shell:.1f} A{whole}; differences are learned "
         f"to {edge_A / narrow_limit:.1f} A and finished to {edge_A / wide.grid.radius:.1f} A."
     )
+    _tell_poses(narrow.store, wide.store, tell)
     matrices = relion_matrices(table.angles_deg[rows])
     orientation = orientation_groups(matrices, options.orientation_groups, 20, options.operators())
     problem = Problem(options, table, comm, rows, narrow, wide, consensus, half, image, orientation, empty, mask, bad)
     focus = comm.bcast(source.focus)
     return problem if focus is None else problem.focused(focus)
+
+
+def _tell_poses(narrow: ParticleStore, wide: ParticleStore, tell: Callable[[str], None]) -> None:
+    means = []
+    for store in (narrow, wide):
+        if not isinstance(store.data, SmearedData):
+            return
+        means.append(float(store.total(np.diff(store.data.poses.first).astype(np.float64))) / max(store.count, 1))
+    tell(
+        f"Poses that the bands cannot tell apart are joined: {means[0]:.1f} a particle are left for learning, "
+        f"{means[1]:.1f} for finishing."
+    )
 
 
 def _band_limit(options: SortOptions, box: int, radius_px: int, limit: int) -> int:

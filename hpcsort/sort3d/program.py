@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hpcsort.io import write_map
-from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_GB, together
+from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_of_node_GB, together
 from hpcsort.reconstruction import GroupMaps, reconstruct_groups
 from hpcsort.sort3d.autofocus import ball_places, find_focus
 from hpcsort.sort3d.engine import FINISH_ITERATIONS
@@ -123,7 +123,7 @@ def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortRes
         maps = _final_maps(problem, labels, sorting)
     resolutions = [group.resolution_A for group in maps or []]
     groups = describe_groups(sorting, labels, resolutions) if comm.is_root else []
-    memory = peak_memory_GB(comm)
+    memory = peak_memory_of_node_GB(comm)
     warnings: list[str] = []
     with together(comm):
         if comm.is_root:
@@ -221,4 +221,4 @@ def _tell_end(
             f" {group.resolution_A:13.1f}"
         )
     spent = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items())
-    tell(f"Time: {spent}. Largest memory of a rank: {memory:.2f} GB. Generations: {len(sorting.generations)}.")
+    tell(f"Time: {spent}. Largest memory of a node: {memory:.2f} GB. Generations: {len(sorting.generations)}.")

@@ -133,7 +133,7 @@ def write_results(
             for generation in sorting.generations
         ],
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-        "peak_memory_GB_of_a_rank": round(memory, 3),
+        "peak_memory_GB_of_a_node": round(memory, 3),
     }
     write_run(folder, options, problem.comm.size, hash_inputs(options, table), results)
     return warnings

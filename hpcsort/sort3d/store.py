@@ -13,6 +13,9 @@ from hpcsort.parallel import Communicator, ExactSum, cut_chunks, deal_chunks
 
 __all__ = ["Block", "ParticleStore", "deal_particles", "exact_total"]
 
+_MOST_POSES = 1 << 14
+"""Poses of a chunk: its images are made all at once where they are not kept."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -38,8 +41,12 @@ def deal_particles(
     The chunk is also the unit of float32 summation, so its size balances rounding and the cost of the exact sum
     (one pass over a volume a chunk) against having enough chunks for all ranks.
     """
-    cost = np.ones(count) if cost is None else cost.astype(np.float64)
-    target = int(np.clip(-(-count // 24), 256, 2048) * max(cost.mean() if count else 1.0, 1.0))
+    target = int(np.clip(-(-count // 24), 256, 2048))
+    if cost is None:
+        cost = np.ones(count)
+    elif count:
+        cost = cost.astype(np.float64)
+        target = min(int(target * max(cost.mean(), 1.0)), _MOST_POSES)
     chunks = cut_chunks(cost, target)
     dealt = deal_chunks([cost[start:stop].sum() for start, stop in chunks], comm.size)
     return chunks, dealt
