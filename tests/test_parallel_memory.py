@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mpi_helpers import run_alone
 
 from hpcsort.parallel import SerialComm, memory, node_memory_GB, peak_memory_GB, peak_memory_of_node_GB
 
@@ -90,3 +91,15 @@ def test_peak_of_the_fullest_node_counts_shared_memory_once() -> None:
     shared = memory._shared_memory_GB()
     assert three == pytest.approx(2 * (alone - shared) + shared, rel=0.02)
     assert three > alone + ballast.nbytes / 1e9
+
+
+def test_what_the_parent_held_does_not_count() -> None:
+    """A child of a large process is small: some systems hand the parent's peak down."""
+    code = (
+        "import subprocess, sys; held = b'x' * 400_000_000\n"
+        "ask = 'from hpcsort.parallel.memory import peak_memory_GB; print(peak_memory_GB())'\n"
+        "print(subprocess.run([sys.executable, '-c', ask], capture_output=True, text=True, check=True).stdout)\n"
+    )
+    ran = run_alone("-c", code)
+    assert ran.returncode == 0, ran.stderr
+    assert 0.01 < float(ran.stdout) < 0.35

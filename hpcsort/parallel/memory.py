@@ -22,9 +22,20 @@ def peak_memory_GB(comm: Communicator | None = None) -> float:
 
     Memory shared by the ranks of a node is counted in each of them. Collective with `comm`.
     """
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    peak = _own_peak_GB()
     return peak if comm is None else float(comm.max(peak))
+
+
+def _own_peak_GB() -> float:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e9
+    except (OSError, ValueError, IndexError):
+        pass
+    # On Linux this is at least what the starting process held when it started this one, hence only the second choice.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def peak_memory_of_node_GB(comm: Communicator) -> float:
