@@ -1,6 +1,7 @@
 """One state: how often sort3d reports exactly one group, and whether p-values of the null are uniform.
 
-    python benchmarks/single_state.py [--work DIR] [--seeds 40] [--nulls 1] [--workers 2] [--skip-sort | --skip-null]
+    python benchmarks/single_state.py [--work DIR] [--first 0] [--seeds 40] [--nulls 1] [--workers 2]
+                                      [--skip-sort | --skip-null]
 
 Three geometries: even views, 60 % of the views in one cone, and a box that the particle fills 30 % less (with the same
 noise in every pixel). Every set is the built-in phantom in one state, another seed each. A set is sorted with default
@@ -143,6 +144,7 @@ def main() -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("--work", type=Path, help="folder for sets and runs.jsonl; a temporary one if not given")
     given.add_argument("--seeds", type=int, default=40)
+    given.add_argument("--first", type=int, default=0, help="first seed, to go on where a run has ended")
     given.add_argument("--nulls", type=int, default=1)
     given.add_argument("--workers", type=int, default=2)
     given.add_argument("--skip-sort", action="store_true")
@@ -156,7 +158,7 @@ def main() -> None:
         with ProcessPoolExecutor(asked.workers) as pool, (work / "runs.jsonl").open("w", encoding="utf-8") as log:
             waiting = [
                 pool.submit(run_one, work, geometry, seed, nulls, not asked.skip_sort)
-                for seed in range(asked.seeds)
+                for seed in range(asked.first, asked.seeds)
                 for geometry in GEOMETRIES
             ]
             for one in waiting:

@@ -68,7 +68,10 @@ def test_no_command_shows_the_commands_and_fails() -> None:
     ("words", "message"),
     [
         (("sort4d",), "there is no command 'sort4d'; did you mean 'sort3d'?"),
-        (("xyz",), "there is no command 'xyz'; choose one of sort3d, match, reconstruct, simulate, demo."),
+        (
+            ("xyz",),
+            "there is no command 'xyz'; choose one of sort3d, match, reconstruct, extract-pairs, simulate, demo.",
+        ),
         (("sort3d", "--instak", "x"), "--instack"),
         (("sort3d", "--instack", "x", "--img_per_group", "9"), "--img-per-grp"),
         (("sort3d",), "--instack"),

@@ -17,6 +17,7 @@ _COMMANDS = {
     "sort3d": "Sort a particle stack into reproducible 3D groups.",
     "match": "Find the poses of particles by projection matching.",
     "reconstruct": "Reconstruct a map, its half-maps and their FSC.",
+    "extract-pairs": "Cut particle pairs from untilted and tilted micrographs.",
     "simulate": "Simulate particles of a molecule in several states.",
     "demo": "Simulate a small data set, sort it, and compare with the truth.",
 }
@@ -35,7 +36,8 @@ class _Commands(click.Group):
             near = get_close_matches(cmd_name, _COMMANDS, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else f"; choose one of {', '.join(_COMMANDS)}."
             ctx.fail(f"there is no command '{cmd_name}'{hint}")
-        command: click.Command = importlib.import_module(f"hpcsort.cli.{cmd_name}").command
+        module = cmd_name.replace("-", "_")
+        command: click.Command = importlib.import_module(f"hpcsort.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

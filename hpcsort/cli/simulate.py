@@ -19,7 +19,14 @@ Examples:
   hpcsort simulate sim --sizes 60,20,10,7,3 --noise coloured --junk 0.2
   hpcsort simulate sim --nested --states 9 --particles 10000
   hpcsort simulate sim --map complex.mrc --rotate 15 --angle-error 2 --shift-error 0.5
+  hpcsort simulate sim --tilt-pairs 4 --tilt 55 --micrograph-size 1024
 """
+
+_OF_PAIRS = ("per_micrograph", "size_px", "tilt_deg", "axis_deg", "ice_A", "views", "dust", "carbon")
+_OF_BOTH = (
+    "map_path", "states", "box_px", "pixel_size_A", "snr", "voltage_kV", "cs_mm", "amplitude_contrast", "seed",
+    "overwrite",
+)  # fmt: skip
 
 
 def _numbers(option: str, text: str, count: int | None = None) -> tuple[float, ...]:
@@ -82,25 +89,47 @@ def _numbers(option: str, text: str, count: int | None = None) -> tuple[float, .
 @click.option("--voltage", "voltage_kV", type=float, default=300.0, show_default=True, help="In kV.")
 @click.option("--cs", "cs_mm", type=float, default=2.7, show_default=True, help="Spherical aberration in mm.")
 @click.option("--amplitude-contrast", type=float, default=0.1, show_default=True, help="Fraction from 0 to 1.")
+@click.option("--tilt-pairs", type=int, default=0, help="Simulate so many pairs of untilted and tilted micrographs.")
+@click.option("--per-micrograph", type=int, default=30, show_default=True, help="With --tilt-pairs: particles in each.")
+@click.option(
+    "--micrograph-size", "size_px", type=int, default=512, show_default=True, help="With --tilt-pairs: edge in pixels."
+)
+@click.option(
+    "--tilt", "tilt_deg", type=float, default=50.0, show_default=True, help="With --tilt-pairs: angle in degrees."
+)
+@click.option(
+    "--tilt-axis", "axis_deg", type=float, default=85.0, show_default=True, help="With --tilt-pairs: from x towards y."
+)
+@click.option("--ice", "ice_A", type=float, default=0.0, show_default=True, help="With --tilt-pairs: its thickness, A.")
+@click.option("--views", type=int, default=0, help="With --tilt-pairs: orientations up to rotation in the plane. [any]")
+@click.option("--dust", type=int, default=12, show_default=True, help="With --tilt-pairs: patches in each micrograph.")
+@click.option("--carbon/--no-carbon", default=True, show_default=True, help="With --tilt-pairs: film in every third.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same bytes.")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Of the stack."
 )
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
-def command(out: Path, sizes_text: str, defocus_text: str, **values: Any) -> None:
+def command(out: Path, sizes_text: str, defocus_text: str, tilt_pairs: int, **values: Any) -> None:
     """Simulate particles of a molecule in several states.
 
     Writes particles.mrcs, particles.star (RELION 3.1), truth.csv (state and true pose of each image), state_NN.mrc and
     simulate.json into the folder OUT. Without --map the states are a built-in particle like a ribosome and the same
     without some of its domains; with --map they are the map and the same with one sphere of density missing or turned.
     --nested makes an assembly pathway of either: state 0 is all of it and every further state lacks one sphere more,
-    each of the same mass.
+    each of the same mass. With --tilt-pairs OUT holds micrographs, coordinates, CTFs and their truth for extract-pairs
+    instead, with noise of variance 1 and as many particles as find room.
     """
     # imported late, so that the help answers at once
     from hpcsort.parallel import Progress, get_comm
     from hpcsort.simulation import SimulationOptions, simulate
 
     low, high = _numbers("--defocus-range", defocus_text, 2)
+    if tilt_pairs:
+        chosen = {name: values[name] for name in (*_OF_PAIRS, *_OF_BOTH)}
+        _simulate_pairs(out, tilt_pairs, chosen | {"defocus_range_A": (1e4 * low, 1e4 * high)})
+        return
+    for name in _OF_PAIRS:
+        del values[name]
     sizes = _numbers("--sizes", sizes_text) if sizes_text else ()
     options = SimulationOptions(out=out, sizes=sizes, defocus_range_A=(1e4 * low, 1e4 * high), **values)
     comm = get_comm()
@@ -114,4 +143,21 @@ def command(out: Path, sizes_text: str, defocus_text: str, **values: Any) -> Non
     click.echo(
         f"{options.particles} images of {result.box_px} pixels ({result.pixel_size_A:g} A): {sizes_told}{junk_told}.\n"
         f"Written to {out}; sort them with: hpcsort sort3d --instack {result.star}"
+    )
+
+
+def _simulate_pairs(out: Path, pairs: int, values: dict[str, Any]) -> None:
+    from hpcsort.parallel import Progress, get_comm
+    from hpcsort.simulation.tilt_pairs import TiltPairOptions, simulate_tilt_pairs
+
+    options = TiltPairOptions(out=out, pairs=pairs, **(values | {"states": values["states"] or 1}))
+    if not get_comm().is_root:
+        return
+    with Progress("micrograph", 2 * pairs) as bar:
+        result = simulate_tilt_pairs(options, lambda done, _: bar.step(done - bar.done))
+    click.echo(
+        f"{result.particles} particles in {pairs} pairs of micrographs of {options.size_px} pixels.\n"
+        f"Written to {out}; cut them out with: hpcsort extract-pairs --pairs {result.pairs} --coordinates"
+        f" {result.coordinates} --ctf-untilted {result.ctfs[0]} --ctf-tilted {result.ctfs[1]} --box 96 --invert"
+        " --output pairs"
     )
