@@ -149,6 +149,8 @@ def test_noise_spectra_and_norms_of_a_refinement_arrive(tmp_path: Path) -> None:
         ({"instack": Path("a"), "focus": Path("f"), "auto_focus": True}, "give one of them"),
         ({"instack": Path("a"), "expand": True}, "give --sym"),
         ({"instack": Path("a"), "nsmear": 0}, "--nsmear"),
+        ({"instack": Path("a"), "memory_per_node": -1.0}, "--memory-per-node -1.0"),
+        ({"instack": Path("a"), "overhead": -2.0}, "--overhead -2.0"),
         ({"instack": Path("a"), "scores": "mean"}, "--scores"),
     ],
 )

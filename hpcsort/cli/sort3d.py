@@ -56,7 +56,7 @@ Examples:
     "--mask3D", "--mask3d", "mask3D", type=click.Path(path_type=Path), help="Mask of the particle. [a soft sphere]"
 )
 @click.option("--focus", type=click.Path(path_type=Path), help="Mask of the part whose differences are sorted.")
-@click.option("--auto-focus", is_flag=True, help="Find that part from the variance of learned differences.")
+@click.option("--auto-focus", is_flag=True, help="Find that part: try balls all over the particle.")
 @click.option("--expand", is_flag=True, help="Sort each particle once for each symmetry mate, to find broken symmetry.")
 @click.option(
     "--orientation-groups",

@@ -31,7 +31,7 @@ class SortOptions:
     nxinit : window size of the sort in px (its band is nxinit / 2 - 1); None follows the FSC.
     mask3D : mask of the particle; None is a soft sphere of ``radius``.
     focus : mask, binary or soft, in which particles are compared; the rest is that of the consensus.
-    auto_focus : find the focus from the variance of what was learned.
+    auto_focus : find the focus: balls all over the particle, judged by particles that they have not learned from.
     expand : sort each particle once for each symmetry mate, without symmetry.
     orientation_groups : number of view directions in which the minimum group size is held.
     nstep : steps in which the minimum group size is lowered.
@@ -119,6 +119,9 @@ class SortOptions:
         _one_of("--independence", self.independence, ("halves", "starts"))
         _one_of("--scores", self.scores, ("marginal", "best"))
         _at_least("--nsmear", self.nsmear, 1)
+        _at_least("--overhead", self.overhead, 0)
+        if self.memory_per_node is not None and not self.memory_per_node > 0:
+            raise OptionError(f"--memory-per-node {self.memory_per_node} is no memory in GB; give a positive number.")
         _one_of("--map-format", self.map_format, ("mrc", "hdf"))
         _at_least("--null", self.null, 0)
         _at_least("--components", self.components, 1)
