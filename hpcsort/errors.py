@@ -5,9 +5,13 @@ Every floor of the package may raise these; the command line prints them without
 
 
 class HpcsortError(Exception):
-    """Base of all errors that are shown to the user as one sentence."""
+    """Base of all errors that are shown to the user as one sentence.
+
+    ``is_shared`` is true of an error that every rank raises: then rank 0 speaks, and all leave in order.
+    """
 
     exit_code = 1
+    is_shared = False
 
 
 class InputError(HpcsortError):
@@ -32,3 +36,10 @@ class LaunchError(HpcsortError):
     """The MPI launcher and the MPI library of this process do not belong together."""
 
     exit_code = 5
+
+
+class StoppedError(HpcsortError):
+    """The run was asked to stop, and has kept what it knows; another can go on from there."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+    is_shared = True

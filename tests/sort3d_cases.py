@@ -13,6 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from small_chunks import deal_small_chunks
 
+from hpcsort.checkpoints import no_journal
 from hpcsort.images import BandData, half_plane
 from hpcsort.optics import ctf
 from hpcsort.parallel import Communicator, SerialComm
@@ -187,6 +188,7 @@ def small_task(
     band = small_band(store, consensus)
     given = {"components": 2, "seed": 5} | options
     problem = SimpleNamespace(
+        journal=no_journal(),
         options=SortOptions(instack=Path("x.star"), output_dir=Path("out"), **given),
         comm=store.comm,
         count=count,

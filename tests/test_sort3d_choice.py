@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hpcsort.checkpoints import no_journal
 from hpcsort.sort3d import choice
 from hpcsort.sort3d.records import BoxChains
 
@@ -50,7 +51,7 @@ def test_maps_confirm_or_refute_the_subspace(
 
     monkeypatch.setattr(choice, "finish_survey", finish)
     found = SimpleNamespace(held=_gains(before, 0), least=0.0)
-    chosen = choice.choose_classes(None, found)  # type: ignore[arg-type]
+    chosen = choice.choose_classes(SimpleNamespace(journal=no_journal()), found)  # type: ignore[arg-type]
     assert chosen.classes == number
     # The chains of that number are those of the tree's first box, and none is finished twice.
     np.testing.assert_array_equal(chosen.first.labels[0], number)

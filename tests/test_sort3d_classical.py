@@ -24,6 +24,7 @@ from sort3d_cases import (
     views,
 )
 
+from hpcsort.checkpoints import no_journal
 from hpcsort.kernels import extract_sections
 from hpcsort.parallel import Communicator, SerialComm
 from hpcsort.partitions import adjusted_rand_index, matched_accuracy
@@ -86,6 +87,7 @@ def _problem(comm: Communicator, states: int = 2, strength: float = 1.0, count: 
     store = make_store(_images(count, states, strength), comm)
     orientation = np.random.default_rng(2).integers(0, 3, count)
     return SimpleNamespace(
+        journal=no_journal(),
         options=_options(**more),
         comm=comm,
         count=count,

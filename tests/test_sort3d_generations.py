@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpcsort.checkpoints import no_journal
 from hpcsort.parallel import Progress, SerialComm, StoryLog
 from hpcsort.sort3d import SortOptions, generations
 from hpcsort.sort3d.generations import Sorting, sort_generations
@@ -65,6 +66,7 @@ def _sort(
     given = {"instack": Path("x.star"), "output_dir": Path("out"), "quiet": True} | options
     comm = SerialComm()
     problem = SimpleNamespace(
+        journal=no_journal(),
         options=SortOptions(**given),  # type: ignore[arg-type]
         count=_COUNT,
         image=np.arange(_COUNT),

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hpcsort.checkpoints import no_journal
 from hpcsort.sort3d import SortOptions
 from hpcsort.sort3d.groups import compare
 from hpcsort.sort3d.records import BoxChains, BoxPlan, Comparison, Layer
@@ -23,7 +24,7 @@ _TRUTH = np.random.default_rng(1).permutation(np.repeat([0, 1, 2, 3], [160, 120,
 
 def _task(known: np.ndarray | None = None, generation: int = 0, **options: object) -> Task:
     given = {"instack": Path("x.star"), "output_dir": Path("out"), "seed": 4} | options
-    problem = SimpleNamespace(options=SortOptions(**given), count=_COUNT, image=np.arange(_COUNT))  # type: ignore[arg-type]
+    problem = SimpleNamespace(journal=no_journal(), options=SortOptions(**given), count=_COUNT, image=np.arange(_COUNT))  # type: ignore[arg-type]
     return Task(problem, generation, np.full(_COUNT, -1) if known is None else known, (0.1,), print)  # type: ignore[arg-type]
 
 

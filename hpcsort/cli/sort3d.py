@@ -113,6 +113,21 @@ Examples:
 @click.option("--angpix", type=float, help="Pixel size in A where the STAR file lacks it.")
 @click.option("--datadir", type=click.Path(path_type=Path), help="Folder in which image stacks are looked up as well.")
 @click.option("--skip-bad", is_flag=True, help="Go on without images that are NaN, infinite or constant.")
+@click.option(
+    "--checkpoint-minutes",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="Time between two checkpoints, from which `hpcsort resume` goes on; 0 writes one after every step.",
+)
+@click.option(
+    "--watchdog-minutes",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="Report a rank that does not answer for so long, and end the run; 0 waits for ever.",
+)
+@click.option("--resume", is_flag=True, help="Go on with this very sort where its folder holds one: for job scripts.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier sort.")
 @click.option("--quiet", is_flag=True, help="Write the story to log.txt only.")
 def command(
@@ -131,7 +146,7 @@ def command(
     """
     # imported late, so that the help answers at once
     from hpcsort.parallel import get_comm, together
-    from hpcsort.sort3d import SortOptions, sort3d
+    from hpcsort.sort3d import SortOptions, is_finished, sort3d
 
     comm = get_comm()
     if check_smearing:
@@ -148,7 +163,11 @@ def command(
             include_unaccounted=not not_include_unaccounted,
             **values,
         )
-    sort3d(options, comm)
+        finished = options.resume and is_finished(folder)
+    if not finished:
+        sort3d(options, comm)
+    elif comm.is_root:
+        click.echo(f"The sort in {folder} has come to its end; there is nothing to do.")
 
 
 def _tell_smearing(folder: Path | None) -> None:

@@ -8,7 +8,9 @@ from hpcsort.parallel.memory import node_memory_GB, peak_memory_GB, peak_memory_
 from hpcsort.parallel.mpicomm import MpiComm, get_comm
 from hpcsort.parallel.nodearray import NodeArray
 from hpcsort.parallel.progress import Progress, Stage, StoryLog
+from hpcsort.parallel.signals import stop_signals
 from hpcsort.parallel.streams import stream
+from hpcsort.parallel.watch import watch_ranks
 
 __all__ = [
     "Communicator",
@@ -30,6 +32,8 @@ __all__ = [
     "peak_memory_of_node_GB",
     "raise_together",
     "row_counts",
+    "stop_signals",
     "stream",
     "together",
+    "watch_ranks",
 ]

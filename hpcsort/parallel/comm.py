@@ -18,7 +18,7 @@ from hpcsort.parallel.nodearray import NodeArray, SerialNodeArray
 class Communicator(ABC):
     """What every program may ask of the other ranks; results never depend on how many there are.
 
-    All methods but `claim` and `abort` are collective: every rank calls them in the same order.
+    All methods are collective but `claim`, `abort`, `enter_phase` and `beat`: every rank calls them in the same order.
 
     Attributes
     ----------
@@ -104,6 +104,14 @@ class Communicator(ABC):
         """Return a zeroed array that exists once per node, 64-byte aligned, seen by all its ranks."""
 
     @abstractmethod
+    def enter_phase(self, name: str) -> None:
+        """Note what this rank does, in words, for whoever watches it (see `watch_ranks`); not collective."""
+
+    @abstractmethod
+    def beat(self) -> None:
+        """Note that this rank gets on with it; not collective."""
+
+    @abstractmethod
     def claim(self) -> bool:
         """Return True to the first rank of the node that asks: it may speak about the failure."""
 
@@ -173,6 +181,12 @@ class SerialComm(Communicator):
     def shared_array(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NodeArray:
         """Return an array of this process."""
         return SerialNodeArray(shape, dtype)
+
+    def enter_phase(self, name: str) -> None:
+        """Do nothing."""
+
+    def beat(self) -> None:
+        """Do nothing."""
 
     def claim(self) -> bool:
         """Return True."""

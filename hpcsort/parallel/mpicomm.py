@@ -155,6 +155,12 @@ class MpiComm(Communicator):
         self._arrays.append(array)
         return array
 
+    def enter_phase(self, name: str) -> None:
+        """Do nothing: nobody watches."""
+
+    def beat(self) -> None:
+        """Do nothing: nobody watches."""
+
     def claim(self) -> bool:
         """Return True to the first rank of the node that asks."""
         # A plain flag is enough: `abort_on_error` lets the ranks ask one after another.

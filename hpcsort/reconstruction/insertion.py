@@ -117,6 +117,7 @@ class Inserter:
         largest = 0.0
         for start in range(0, len(rows), self._batch):
             chosen = rows[start : start + self._batch]
+            self._comm.beat()
             data = load_band(
                 self._table, chosen, self._rotations[chosen], self._grid.radius, reader.read,
                 particle_radius_px=self._radius_px, batch=len(chosen), inspect=self._refuse,

@@ -2,5 +2,6 @@
 
 from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.program import Group, SortResult, sort3d
+from hpcsort.sort3d.resume import is_finished, options_of
 
-__all__ = ["Group", "SortOptions", "SortResult", "sort3d"]
+__all__ = ["Group", "SortOptions", "SortResult", "is_finished", "options_of", "sort3d"]

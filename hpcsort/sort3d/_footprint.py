@@ -183,7 +183,7 @@ class Footprint:
         inserting = held * one + 16 * voxels + batch * (2 if self.smeared else 1) + 28 * min(voxels, 1 << 20)
         # Both halves and their sum (12 bytes a voxel each), the quotient, its padded transform, and all maps.
         finishing = (held - 2) * one + 44 * voxels + 12 * 8 * cube + 4 * cube * (3 * self.groups + 6)
-        rest = self._surveyed() + self._records()
+        rest = self._records()
         return inserting + rest, max(finishing - inserting, 0.0)
 
     def _both_bands(self) -> int:
@@ -207,7 +207,7 @@ class Footprint:
         return 0.5 if self.options.independence == "halves" else 1.0
 
     def _surveyed(self) -> float:
-        """Statistics of two runs that stay until the end."""
+        """Statistics of two runs that stay until the end of a generation."""
         size = self.options.components or COMPONENTS[0]
         return 2.0 * self.count * 8 * (size + size**2)
 
@@ -225,12 +225,12 @@ class Footprint:
         total, voxels = NUISANCES + components, _voxels(self.narrow)
         pairs = components * (components + 1) // 2 + components * NUISANCES
         record = moment_record_length(components, pairs)
-        # Sums and their float32 scratch of all runs, what is made of them, and what the last iteration made.
+        # Sums and their float32 scratch of all runs, and what is made of them.
         result = voxels * (16 * components + 8 * pairs)
-        sums = runs * voxels * 12 * record + (2 * runs - 1) * result + 8 * voxels * record
+        sums = runs * voxels * 12 * record + runs * result + 8 * voxels * record
         state = rows * 8 * (total**2 + total)
         backprojecting = sums + state + 4 * rows * (components + pairs) + 32 * pairs * rows / runs
-        standardising = runs * result + 3 * state + 16 * total**2 * rows / runs
+        standardising = 3 * state + 16 * total**2 * rows / runs
         part = self.block * rows / runs / self.own
         half = part * self.poses_narrow
         packed = half * 10 * total * (total + 1) + 32 * part * total**2

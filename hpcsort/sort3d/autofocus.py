@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -123,6 +124,10 @@ def _some_particles(problem: Problem) -> tuple[ParticleStore, np.ndarray]:
 
 def _held_out(problem: Problem, store: ParticleStore, half: np.ndarray, ball: np.ndarray) -> float:
     """Mean log-likelihood ratio of the particles, each with the map of the half that it is not in."""
+    return problem.journal.step("ball", partial(_try_ball, problem, store, half, ball))
+
+
+def _try_ball(problem: Problem, store: ParticleStore, half: np.ndarray, ball: np.ndarray) -> float:
     band = problem.narrow
     start = replace(band.start(), focus=(ball * band.region).astype(np.float32))
     runs = [SubspaceRun(f"focus chain {chain}", half == chain, 1, _SHARE * band.power) for chain in (0, 1)]

@@ -39,7 +39,9 @@ def choose_classes(task: Task, found: Survey) -> Choice:
 
     def held(number: int) -> np.ndarray:
         if number not in finished:
-            finished[number] = finish_survey(task, found, number)
+            finished[number] = task.journal.step(
+                f"finishing {number} classes", lambda: finish_survey(task, found, number)
+            )
         return finished[number][1]
 
     def is_better(number: int) -> bool:

@@ -6,7 +6,8 @@ placing of the rest, and so on until they agree. All chains of all boxes of a la
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +23,7 @@ from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.records import BoxChains, BoxPlan
 from hpcsort.sort3d.refill import refill
 from hpcsort.sort3d.sizes import minimum_sizes, reset_classes, size_range, smallest_group
+from hpcsort.sort3d.store import ParticleStore
 from hpcsort.sort3d.task import Task
 
 __all__ = ["classical_classes", "run_classical_layer"]
@@ -71,7 +73,9 @@ def run_classical_layer(task: Task, plans: list[BoxPlan]) -> list[BoxChains]:
     """
     ground = _prepare(task)
     boxes = [_Box(task, plan) for plan in plans]
-    turn = 0
+    turn, kept = task.journal.saved("passes") or (0, [])
+    for box, state in zip(boxes, kept, strict=False):
+        box.go_on(state, ground.store)
     while running := [box for box in boxes if not box.done]:
         turn += 1
         active = [run for box in running for run in box.runs if not run.done]
@@ -87,7 +91,12 @@ def run_classical_layer(task: Task, plans: list[BoxPlan]) -> list[BoxChains]:
                 scores = merge_duplicates(ground, chains, scores)
             for index, box in enumerate(ended):
                 box.take(ground, scores[2 * index : 2 * index + 2])
+        task.journal.keep("passes", partial(_to_keep, turn, boxes, ground.store))
     return [box.result for box in boxes]
+
+
+def _to_keep(turn: int, boxes: list[_Box], store: ParticleStore) -> tuple[int, list[_BoxState]]:
+    return turn, [box.to_keep(store) for box in boxes]
 
 
 def _prepare(task: Task) -> Field:
@@ -153,6 +162,19 @@ class _Run:
             self.chain.fuzziness = 0.5 * min(changed / 100.0, 1.0) ** 2 * self.minimum / max(self.sizes)
 
 
+@dataclass(frozen=True)
+class _BoxState:
+    """A box between two passes; its chains hold what all ranks know of their particles."""
+
+    classes: int
+    round: int
+    rounds: int
+    ratio: float
+    done: bool
+    runs: list[_Run]
+    result: BoxChains | None
+
+
 def _placed(labels: np.ndarray) -> int:
     return max(int((labels >= 0).sum()), 1)
 
@@ -181,6 +203,20 @@ class _Box:
         self.done = False
         self.runs = self._start(self._random_starts() if plan.start is None else plan.start)
         self.result: BoxChains
+
+    def to_keep(self, store: ParticleStore) -> _BoxState:
+        """Gather what `go_on` needs. Collective."""
+        runs = [replace(run, chain=run.chain.with_rows(store.gathered)) for run in self.runs]
+        result = self.result if self.done else None
+        return _BoxState(self._classes, self._round, self._rounds, self._ratio, self.done, runs, result)
+
+    def go_on(self, state: _BoxState, store: ParticleStore) -> None:
+        """Return to where a box was kept."""
+        self._classes, self._round, self._rounds = state.classes, state.round, state.rounds
+        self._ratio, self.done = state.ratio, state.done
+        self.runs = [replace(run, chain=run.chain.with_rows(store.own_rows)) for run in state.runs]
+        if state.result is not None:
+            self.result = state.result
 
     def _stream(self, chain: int) -> np.random.Generator:
         key = f"generation {self._task.generation}", self._plan.key, f"chain {chain}", f"round {self._round}"

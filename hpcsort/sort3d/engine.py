@@ -63,7 +63,12 @@ def learn_layer(task: Task, plans: list[BoxPlan], survey: Survey) -> list[BoxCha
         for plan in plans
         for chain in (0, 1)
     ]
-    subspaces = learn_subspaces(band.store, band.start(), runs, seed=problem.options.seed, step=task.step)
+    subspaces = task.journal.step(
+        "subspaces",
+        lambda: learn_subspaces(
+            band.store, band.start(), runs, seed=problem.options.seed, step=task.step, journal=task.journal
+        ),
+    )
     if not problem.options.components:
         subspaces = [subspace.leading(survey.components) for subspace in subspaces]
     statistics = particle_statistics(band.store, subspaces)
@@ -71,15 +76,18 @@ def learn_layer(task: Task, plans: list[BoxPlan], survey: Survey) -> list[BoxCha
     own = [part.rows(np.flatnonzero(learns & mine)) for part, mine in zip(statistics, chosen, strict=True)]
     fixed = [known_centres(task, part, mine) for part, mine in zip(statistics, chosen, strict=True)]
     classes = plans[0].classes
-    mixtures = best_mixtures(
-        problem.comm,
-        own,
-        [classes],
-        seed=problem.options.seed,
-        key=f"{task.key} layer {plans[0].layer} boxes from {plans[0].number}",
-        starts=STARTS,
-        floors=task.floors,
-        fixed=fixed,
+    mixtures = task.journal.step(
+        "mixtures",
+        lambda: best_mixtures(
+            problem.comm,
+            own,
+            [classes],
+            seed=problem.options.seed,
+            key=f"{task.key} layer {plans[0].layer} boxes from {plans[0].number}",
+            starts=STARTS,
+            floors=task.floors,
+            fixed=fixed,
+        ),
     )
     chains = [
         _from_mixture(task, mine, subspace, mixture[classes])
@@ -131,7 +139,13 @@ def weigh_groups(task: Task, labels: np.ndarray, spread: np.ndarray) -> np.ndarr
     ]
     free = np.full(task.problem.count, -1)
     _, joints = refine_chains(
-        task.problem.wide.store, chains, free, iterations=_WEIGHING_ITERATIONS, floor=1e-4, step=task.step
+        task.problem.wide.store,
+        chains,
+        free,
+        iterations=_WEIGHING_ITERATIONS,
+        floor=1e-4,
+        step=task.step,
+        journal=task.journal,
     )
     full, first, second = (softmax(joint, axis=1) for joint in joints)
     return np.asarray(0.5 * full + 0.25 * (first + second))
@@ -170,7 +184,13 @@ def _refine(task: Task, chains: list[Chain], iterations: int) -> tuple[list[Chai
     # The floor is a share of the particles that are sorted, the weights are shares of all.
     floor = task.floors[-1] * float(task.active.sum()) / task.problem.count
     return refine_chains(
-        task.problem.wide.store, chains, task.known, iterations=iterations, floor=floor, step=task.step
+        task.problem.wide.store,
+        chains,
+        task.known,
+        iterations=iterations,
+        floor=floor,
+        step=task.step,
+        journal=task.journal,
     )
 
 

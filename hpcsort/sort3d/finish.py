@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.special import softmax
 
+from hpcsort.checkpoints import Journal, no_journal
 from hpcsort.kernels import (
     aligned_empty,
     backproject_moments,
@@ -81,6 +83,7 @@ def refine_chains(
     iterations: int,
     floor: float,
     step: Callable[[str], None] | None = None,
+    journal: Journal | None = None,
 ) -> tuple[list[Chain], list[np.ndarray]]:
     """Iterate all chains in lock step, each on its own particles, and score all particles with each. Collective.
 
@@ -93,6 +96,7 @@ def refine_chains(
     iterations : number of estimates of the maps, not counting the one from a start partition.
     floor : smallest share of a class.
     step : called with a note after each iteration.
+    journal : keeps the state after the last iteration.
 
     Returns
     -------
@@ -100,8 +104,13 @@ def refine_chains(
     joints : per chain float64 (n, K + 2), log of weight times likelihood ratio for every particle of all ranks; a
         particle that the chain learns from is scored with its own contribution left out.
     """
-    states = [_begin(store, chain, known[store.positions], floor) for chain in chains]
-    for iteration in range(iterations):
+    journal = journal or no_journal()
+    first, kept = journal.saved("finishing") or (0, None)
+    if kept is None:
+        states = [_begin(store, chain, known[store.positions], floor) for chain in chains]
+    else:
+        states = [_again(store, chain, *own) for chain, own in zip(chains, kept, strict=True)]
+    for iteration in range(first, iterations):
         maps = _estimate(store, states)
         states = [replace(state, chain=replace(state.chain, maps=new)) for state, new in zip(states, maps, strict=True)]
         view = _in_band(store, maps)
@@ -109,6 +118,7 @@ def refine_chains(
         states = [_rescale(store, state, part) for state, part in zip(states, seen, strict=True)]
         if iteration + 1 < iterations:
             states = [_share_out(store, state, part, floor) for state, part in zip(states, seen, strict=True)]
+            journal.keep("finishing", partial(_to_keep, iteration + 1, store, states))
         else:
             states = [_reweigh(store, state, part, floor) for state, part in zip(states, seen, strict=True)]
         if step is not None:
@@ -123,6 +133,23 @@ def refine_chains(
         joint[others] = look(view, state.chain.maps, others, None).scores(state.chain.maps.scale)
         joints.append(store.gathered(joint) + np.log(state.chain.weights))
     return [state.chain for state in states], joints
+
+
+def _to_keep(iteration: int, store: ParticleStore, states: list[_State]) -> tuple[int, list[tuple[np.ndarray, ...]]]:
+    """Gather what the next iteration starts from; the maps are made anew from it. Collective."""
+    return iteration, [
+        (state.chain.weights, store.gathered(state.shares), store.gathered(state.nuisances)) for state in states
+    ]
+
+
+def _again(
+    store: ParticleStore, chain: Chain, weights: np.ndarray, shares: np.ndarray, nuisances: np.ndarray
+) -> _State:
+    """Return to a chain between iterations, from what was kept of all ranks' particles."""
+    start = int(chain.learns[: store.positions.start].sum())
+    local = np.flatnonzero(chain.learns[store.positions])
+    own = slice(start, start + len(local))
+    return _State(replace(chain, weights=weights), local, shares[own], nuisances[own])
 
 
 def _in_band(store: ParticleStore, maps: list[ClassMaps]) -> ParticleStore:

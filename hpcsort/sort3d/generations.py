@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -24,6 +25,14 @@ _MOST_GENERATIONS = 8
 _MOST_ASKED = 29
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What later generations and the probabilities take from the first survey: `Survey.share` and `Survey.spread`."""
+
+    share: float
+    spread: np.ndarray
+
+
 @dataclass
 class Sorting:
     """Groups of all generations.
@@ -37,7 +46,7 @@ class Sorting:
     reproducibility, chance_mean, chance_std, p : one entry a group.
     origin : generation of each group.
     generations : one entry a generation.
-    survey : what the first generation found out; None where nothing was surveyed.
+    learned : what the first generation found out; None where nothing was surveyed.
     """
 
     labels: np.ndarray
@@ -50,7 +59,7 @@ class Sorting:
     p: list[float] = field(default_factory=list)
     origin: list[int] = field(default_factory=list)
     generations: list[Generation] = field(default_factory=list)
-    survey: Survey | None = None
+    learned: Learned | None = None
 
 
 def sort_generations(problem: Problem, tell: StoryLog, progress: Progress) -> Sorting:
@@ -65,8 +74,10 @@ def sort_generations(problem: Problem, tell: StoryLog, progress: Progress) -> So
             break
         task, most = _pose(problem, state.labels, number, minimum, progress)
         tell(f"Generation {number}: {len(active)} particles, {_mode(task, most)}.")
-        generation, found = _sort_once(task, most, minimum, state, tell)
+        sort_once = partial(_sort_once, task, most, minimum, state.learned, tell)
+        generation, found, learned = problem.journal.step(f"generation {number}", sort_once)
         state.generations.append(generation)
+        state.learned = state.learned or learned
         if found is None or found.groups == 0:
             _tell_nothing(problem, tell, state, generation)
             break
@@ -108,23 +119,25 @@ def _mode(task: Task, most: int) -> str:
     return f"at most {most} groups of {options.img_per_grp} particles ({mode})"
 
 
-def _sort_once(task: Task, most: int, minimum: int, state: Sorting, tell: StoryLog) -> tuple[Generation, Found | None]:
+def _sort_once(
+    task: Task, most: int, minimum: int, learned: Learned | None, tell: StoryLog
+) -> tuple[Generation, Found | None, Learned]:
     """Choose the settings, grow the tree, look into its groups."""
     options = task.problem.options
     active = np.flatnonzero(task.active)
     sizes = [round(floor * len(active)) for floor in task.floors]
-    shares = PRIOR_SHARES if task.generation == 0 or state.survey is None else (state.survey.share,)
+    shares = PRIOR_SHARES if learned is None else (learned.share,)
     lowest = 0 if task.groups else 1
     sizes_learned = COMPONENTS if task.generation == 0 else COMPONENTS_AFTER
     surveyed = survey(task, list(range(lowest, most + 1)), shares, sizes_learned)
-    state.survey = state.survey or surveyed
+    learned = Learned(surveyed.share, surveyed.spread)
     choice = choose_classes(task, surveyed)
     _tell_choice(tell, surveyed, choice)
     classes = choice.classes
     if options.engine == "maps" and task.generation == 0:
         classes = classical_classes(options, len(active), minimum)
     if choice.classes == lowest:
-        return Generation(task.generation, active, sizes, classes, choice.held, choice.finished), None
+        return Generation(task.generation, active, sizes, classes, choice.held, choice.finished), None, learned
 
     def run(plans: list[BoxPlan]) -> list[BoxChains]:
         if options.engine == "maps":
@@ -141,7 +154,7 @@ def _sort_once(task: Task, most: int, minimum: int, state: Sorting, tell: StoryL
     if options.engine == "subspace" and options.img_per_grp is None:
         found = split_groups(task, found, surveyed.share, minimum, tell)
     record = Generation(task.generation, active, sizes, classes, choice.held, choice.finished, layers, found.labels)
-    return record, found
+    return record, found, learned
 
 
 def _take(state: Sorting, generation: Generation, found: Found) -> None:
@@ -160,12 +173,13 @@ def _take(state: Sorting, generation: Generation, found: Found) -> None:
 def _weigh(problem: Problem, state: Sorting, progress: Progress) -> None:
     """Probabilities of all groups for all particles, from maps of all of them."""
     groups = len(state.origin)
-    if groups < 2 or state.survey is None:
+    if groups < 2 or state.learned is None:
         state.probability = np.ones((problem.count, groups)) * (1.0 - problem.empty[:, None])
         state.junk = problem.empty
         return
     task = Task(problem, 0, np.full(problem.count, -1), (1.0,), lambda note: progress.step(1, note))
-    share = weigh_groups(task, state.labels, state.survey.spread)
+    spread = state.learned.spread
+    share = problem.journal.step("probabilities", lambda: weigh_groups(task, state.labels, spread))
     state.probability, state.junk = share[:, :groups], share[:, groups:].sum(axis=1)
 
 

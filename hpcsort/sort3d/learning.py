@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from hpcsort.checkpoints import Journal, no_journal
 from hpcsort.kernels import aligned_empty, backproject_moments, complete_friedel, moment_record_length
 from hpcsort.parallel import ExactSum, stream
 from hpcsort.sort3d.store import Block, ParticleStore, exact_total
@@ -77,6 +79,7 @@ def learn_subspaces(
     iterations: int = SUBSPACE_ITERATIONS,
     local_iterations: int = _LOCAL_ITERATIONS,
     step: Callable[[str], None] | None = None,
+    journal: Journal | None = None,
 ) -> list[Subspace]:
     """Learn the maps of several runs from the residuals in ``store``. Collective; every rank gets the same subspaces.
 
@@ -93,24 +96,51 @@ def learn_subspaces(
     iterations, local_iterations : EM iterations in all, and the last ones in which the local weights act. Few are
         better than many: the maximum of the likelihood overfits the run's own particles (benchmarks/accuracy.md).
     step : called with a note after each iteration.
+    journal : keeps the maps of the last iteration.
     """
-    states = [_first_guess(store, start, run, seed) for run in runs]
-    for iteration in range(iterations):
-        local = iteration >= iterations - local_iterations
-        sums = _backproject(store, states)
-        solved: list[tuple[np.ndarray, np.ndarray] | None] = [
-            _solve_maps(state.current, *sums[index], state.run.prior, start.focus, start.region, local)
-            if index % store.comm.size == store.comm.rank
-            else None
-            for index, state in enumerate(states)
-        ]
-        for index, state in enumerate(states):
-            free, focus = store.comm.bcast(solved[index], root=index % store.comm.size)
-            states[index] = replace(state, current=replace(state.current, free=free, focus=focus))
+    journal = journal or no_journal()
+    saved = journal.saved("learning")
+    first, kept = saved or (0, None)
+    states = [_first_guess(store, start, run, seed) for run in runs] if kept is None else _again(store, runs, kept)
+    for iteration in range(first, iterations):
+        if iteration > first or kept is None:
+            states = _maximise(store, states, start, iteration >= iterations - local_iterations)
+            # Latents follow from the maps; they need not be kept.
+            journal.keep("learning", partial(_to_keep, iteration, states))
         states = _standardise(store, _posteriors(store, states), iteration >= _SETTLING)
         if step is not None:
             step(f"{len(runs)} subspaces: iteration {iteration + 1} of {iterations}")
     return [state.current for state in states]
+
+
+def _to_keep(iteration: int, states: list[_Learning]) -> tuple[int, list[Subspace]]:
+    return iteration, [state.current for state in states]
+
+
+def _again(store: ParticleStore, runs: list[SubspaceRun], kept: list[Subspace]) -> list[_Learning]:
+    """Return to runs as `_maximise` left them."""
+    states = []
+    for run, current in zip(runs, kept, strict=True):
+        local, total = np.flatnonzero(run.learns[store.positions]), NUISANCES + run.components
+        blank = np.zeros((len(local), total)), np.zeros((len(local), total, total))
+        states.append(_Learning(run, local, current, *blank))
+    return states
+
+
+def _maximise(store: ParticleStore, states: list[_Learning], start: Subspace, local: bool) -> list[_Learning]:
+    """M step of all runs; each rank solves for the maps of its share of them."""
+    sums, comm = _backproject(store, states), store.comm
+    solved: list[tuple[np.ndarray, np.ndarray] | None] = [
+        _solve_maps(state.current, *sums[index], state.run.prior, start.focus, start.region, local)
+        if index % comm.size == comm.rank
+        else None
+        for index, state in enumerate(states)
+    ]
+    results = []
+    for index, state in enumerate(states):
+        free, focus = comm.bcast(solved[index], root=index % comm.size)
+        results.append(replace(state, current=replace(state.current, free=free, focus=focus)))
+    return results
 
 
 def _first_guess(store: ParticleStore, start: Subspace, run: SubspaceRun, seed: int) -> _Learning:

@@ -6,7 +6,8 @@ reduction. Every chain's numbers are the same bits as if it ran alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -106,6 +107,10 @@ class Chain:
     scale: np.ndarray = field(default_factory=lambda: np.zeros(0))
     scores: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     shares: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    def with_rows(self, change: Callable[[np.ndarray], np.ndarray]) -> Chain:
+        """Return the chain with another choice of particles in ``scores`` and ``shares``."""
+        return replace(self, scores=change(self.scores), shares=change(self.shares))
 
 
 def clean_residuals(

@@ -53,6 +53,7 @@ def best_mixtures(
     for index, (run, number, start) in enumerate(tasks):
         if index % comm.size != comm.rank:
             continue
+        comm.beat()
         draw = stream(seed, key, "start", run, number, start)
         rows = draw.choice(len(runs[run]), number, replace=False)
         frozen = None if fixed is None else fixed[run]

@@ -7,6 +7,7 @@ Groups of the data count as supported where they go beyond it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -168,8 +169,11 @@ def _mixtures(task: Task, found: Survey, classes: int) -> list[Mixture]:
     ]
     blank = [np.zeros((0, part.linear.shape[1])) for part in own]
     seed = task.problem.options.seed
-    more = best_mixtures(
-        task.problem.comm, own, [classes], seed=seed, key=task.key, starts=STARTS, floors=task.floors, fixed=blank
+    more = task.journal.step(
+        f"{classes} classes",
+        lambda: best_mixtures(
+            task.problem.comm, own, [classes], seed=seed, key=task.key, starts=STARTS, floors=task.floors, fixed=blank
+        ),
     )
     return [chain[classes] for chain in more]
 
@@ -198,8 +202,16 @@ def null_distribution(
     """
     gains, largest = np.empty(count), np.empty(count)
     for number in range(count):
-        gain, reproducibility = solve(simulate_null(problem, number, spread), classes)
+        gain, reproducibility = problem.journal.step(
+            f"null set {number + 1}", partial(_solve_null, problem, number, spread, classes, solve)
+        )
         gains[number], largest[number] = gain, np.max(reproducibility, initial=0.0)
         if step is not None:
             step(f"null set {number + 1} of {count}")
     return NullLevels(classes, gains, largest)
+
+
+def _solve_null(
+    problem: Problem, number: int, spread: np.ndarray, classes: int, solve: Solve
+) -> tuple[float, np.ndarray]:
+    return solve(simulate_null(problem, number, spread), classes)

@@ -56,6 +56,9 @@ class SortOptions:
     angpix : pixel size in A where the STAR file lacks it.
     datadir : folder in which image stacks are looked up as well.
     skip_bad : go on without images that are NaN, infinite or constant.
+    checkpoint_minutes : time between two checkpoints; 0 writes one after every step.
+    watchdog_minutes : a rank that does not answer for so long ends the run; 0 waits for ever.
+    resume : go on with this very sort where ``output_dir`` holds one.
     overwrite : replace the results of an earlier sort in ``output_dir``.
     quiet : write the story to log.txt only.
     """
@@ -95,6 +98,9 @@ class SortOptions:
     angpix: float | None = None
     datadir: Path | None = None
     skip_bad: bool = False
+    checkpoint_minutes: float = 10.0
+    watchdog_minutes: float = 60.0
+    resume: bool = False
     overwrite: bool = False
     quiet: bool = False
 
@@ -127,6 +133,10 @@ class SortOptions:
         _at_least("--components", self.components, 1)
         _at_least("--max-groups", self.max_groups, 1)
         _at_least("--seed", self.seed, 0)
+        _at_least("--checkpoint-minutes", self.checkpoint_minutes, 0)
+        _at_least("--watchdog-minutes", self.watchdog_minutes, 0)
+        if self.resume and self.overwrite:
+            raise OptionError("--resume goes on with the sort that --overwrite would replace; give one of them.")
         if self.depth_order > 6:
             raise OptionError(
                 f"--depth-order {self.depth_order} would run {2**self.depth_order} boxes at once; give 1 to 6."

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hpcsort import __version__
+from hpcsort.checkpoints import FOLDER as CHECKPOINTS
 from hpcsort.errors import OutputError
 from hpcsort.io import ParticleTable, write_particles, write_smears, write_text_atomically
 from hpcsort.io.star import HPCSORT_BLOCK
@@ -42,12 +43,14 @@ _MINE = {
     + r"|(final_partition|indexes_next_generation|gen_rep)\.txt|(freq_cutoff|state|Tracker)\.json",
     r"generation_\d{3,}/layer\d+": r"state\.json|comparison_\d+\.txt",
     r"generation_\d{3,}/layer\d+/nbox\d+": _BOX,
+    # Not the lock, which is that of the run that asks.
+    CHECKPOINTS: r"job\.json|steps\.checkpoint(\.previous)?",
 }
 """Folders and the files in them that a sort writes; --overwrite removes these and nothing else."""
 _UNFINISHED = r"(\.[0-9a-f]{12}\.)?"
 """What stands before the name of a file that was being written when the machine stopped."""
 _PACKAGES = ("numpy", "scipy", "mpi4py", "h5py", "mrcfile", "starfile", "pandas")
-_HASHED_BYTES = 1 << 20
+_PIECES, _PIECE_BYTES = 65, 1 << 16
 _SMEARS = "particles_smears.h5"
 _MOST_COLUMNS = 30
 _DECIMALS = 6
@@ -82,14 +85,16 @@ def claim_folder(folder: Path, overwrite: bool, inputs: list[Path]) -> None:
         raise OutputError(f"cannot use the output folder {folder}: {error.strerror}; choose another.") from error
 
 
-def clear_folder(folder: Path) -> None:
+def clear_folder(folder: Path, going_on: bool = False) -> None:
     """Remove an earlier sort's files, and nothing else, from a folder that `claim_folder` has passed.
 
-    Folders that a sort makes go with them, unless something else lies in them.
+    Folders that a sort makes go with them, unless something else lies in them. A sort that goes on (``going_on``) keeps
+    its log and its checkpoints.
     """
     try:
         for path in _stale(folder):
-            path.unlink()
+            if not (going_on and (path.parent.name == CHECKPOINTS or path == folder / "log.txt")):
+                path.unlink()
         for place in reversed(_folders(folder)):
             if place != folder and not any(place.iterdir()):
                 place.rmdir()
@@ -198,19 +203,19 @@ def _write_smears(folder: Path, table: ParticleTable) -> str | None:
 
 
 def hash_inputs(options: SortOptions, table: ParticleTable) -> dict[str, dict[str, Any]]:
-    """SHA-256 of the STAR file and mask; of each stack its size and the hash of its first and last megabyte."""
+    """SHA-256 of tables and masks; of each stack its size and the hash of pieces spread evenly over it."""
     hashes: dict[str, dict[str, Any]] = {}
     files = [options.source] if options.source.is_file() else sorted(options.source.glob("main*/*.txt"))
     for path in [*files, *options.masks()]:
-        hashes[str(path)] = {"sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+        hashes[str(path.absolute())] = {"sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
     for path in table.stack_paths:
         size = path.stat().st_size
         digest = hashlib.sha256()
         with path.open("rb") as stack:
-            digest.update(stack.read(_HASHED_BYTES))
-            stack.seek(max(size - _HASHED_BYTES, 0))
-            digest.update(stack.read(_HASHED_BYTES))
-        hashes[str(path)] = {"bytes": size, "sha256_of_ends": digest.hexdigest()}
+            for piece in range(_PIECES):
+                stack.seek(max(size - _PIECE_BYTES, 0) * piece // (_PIECES - 1))
+                digest.update(stack.read(_PIECE_BYTES))
+        hashes[str(path.absolute())] = {"bytes": size, "sha256_of_pieces": digest.hexdigest()}
     return hashes
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from hpcsort.checkpoints import Journal, no_journal
 from hpcsort.geometry import orientation_groups, relion_matrices
 from hpcsort.images import SmearedData
 from hpcsort.io import BadImage, ParticleTable
@@ -79,6 +80,7 @@ class Problem:
     empty : float64 (n,), probability that an image shows no particle.
     mask : float32 (box, box, box) given by the user, or None; on rank 0.
     bad : images that were left out.
+    journal : of the sort's steps.
     """
 
     options: SortOptions
@@ -94,6 +96,7 @@ class Problem:
     empty: np.ndarray
     mask: np.ndarray | None
     bad: list[BadImage]
+    journal: Journal = field(default_factory=no_journal)
 
     @property
     def count(self) -> int:
@@ -132,7 +135,9 @@ class Problem:
         return replace(self, narrow=narrow, wide=wide)
 
 
-def pose_problem(source: Source, comm: Communicator, tell: Callable[[str], None]) -> Problem:
+def pose_problem(
+    source: Source, comm: Communicator, tell: Callable[[str], None], journal: Journal | None = None
+) -> Problem:
     """Read the images once and prepare all that the sort needs. Collective."""
     options, table, mask = source.options, source.table, source.mask
     assert table.box_px is not None
@@ -177,7 +182,10 @@ def pose_problem(source: Source, comm: Communicator, tell: Callable[[str], None]
     _tell_poses(narrow.store, wide.store, tell)
     matrices = relion_matrices(table.angles_deg[rows])
     orientation = orientation_groups(matrices, options.orientation_groups, 20, options.operators())
-    problem = Problem(options, table, comm, rows, narrow, wide, consensus, half, image, orientation, empty, mask, bad)
+    problem = Problem(
+        options, table, comm, rows, narrow, wide, consensus, half, image, orientation, empty, mask, bad,
+        journal or no_journal(),
+    )  # fmt: skip
     focus = comm.bcast(source.focus)
     return problem if focus is None else problem.focused(focus)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from hpcsort.checkpoints import FOLDER as CHECKPOINTS
+from hpcsort.checkpoints import Job, open_job
 from hpcsort.io import write_map
 from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_of_node_GB, together
 from hpcsort.reconstruction import GroupMaps, reconstruct_groups
@@ -18,9 +20,10 @@ from hpcsort.sort3d.learning import SUBSPACE_ITERATIONS
 from hpcsort.sort3d.memory import plan_memory
 from hpcsort.sort3d.null import null_distribution, null_survey, solve_by_survey, weigh_survey
 from hpcsort.sort3d.options import SortOptions
-from hpcsort.sort3d.outputs import claim_folder, clear_folder
+from hpcsort.sort3d.outputs import claim_folder, clear_folder, hash_inputs
 from hpcsort.sort3d.problem import Problem, pose_problem
 from hpcsort.sort3d.results import Group, core_rows, describe_groups, particles_by_row, write_results
+from hpcsort.sort3d.resume import record_of
 from hpcsort.sort3d.sizes import smallest_group
 from hpcsort.sort3d.source import Source, read_source
 from hpcsort.sort3d.support import NullLevels, Support, carried_over, null_lines, supported
@@ -64,6 +67,28 @@ def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
     HpcsortError
         With one sentence, on every rank alike, for input, options or output that cannot be used.
     """
+    folder = options.output_dir
+    with threadpool_limits(1):
+        source = read_source(options, comm)
+        with together(comm):
+            if comm.is_root:
+                going_on = options.resume and (folder / CHECKPOINTS).is_dir()
+                inputs = [options.source, *source.options.masks(), *source.table.stack_paths]
+                claim_folder(folder, options.overwrite or going_on, inputs)
+        with open_job(
+            comm,
+            folder,
+            lambda: record_of(options, source.table),
+            resume=options.resume,
+            checkpoint_minutes=options.checkpoint_minutes,
+            watchdog_minutes=options.watchdog_minutes,
+        ) as job:
+            return _sort(source, job)
+
+
+def _sort(source: Source, job: Job) -> SortResult:
+    """Sort in a folder that is this run's own."""
+    options, comm, folder = source.options, job.comm, source.options.output_dir
     seconds: dict[str, float] = {}
     told: list[str] = []
     screen = StoryLog(None, comm, options.quiet)
@@ -72,29 +97,29 @@ def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
         screen(text)
         told.append(text)
 
-    log = options.output_dir / "log.txt"
-    with threadpool_limits(1):
-        source = read_source(options, comm)
-        with together(comm):
-            if comm.is_root:
-                inputs = [options.source, *source.options.masks(), *source.table.stack_paths]
-                claim_folder(options.output_dir, options.overwrite, inputs)
-        _tell_input(tell_early, source, comm)
-        planned, sentences = plan_memory(source.table, source.options, comm)
-        source = replace(source, options=planned)
-        for sentence in sentences:
-            tell_early(sentence)
-        with Stage("reading and consensus", seconds):
-            problem = pose_problem(source, comm, tell_early)
-        # Only now is the input known to be good: an earlier sort's results are not given up for less.
-        with together(comm):
-            if comm.is_root:
-                clear_folder(options.output_dir)
-        with StoryLog(log, comm, quiet=True) as story:
-            for text in told:
-                story(text)
-        with StoryLog(log, comm, options.quiet) as tell:
-            return _run(problem, tell, seconds)
+    _tell_input(tell_early, source, comm)
+    for note in job.notes:
+        tell_early(note)
+    planned, sentences = plan_memory(source.table, options, comm)
+    for sentence in sentences:
+        tell_early(sentence)
+    comm.enter_phase("reading and consensus")
+    with Stage("reading and consensus", seconds):
+        problem = pose_problem(replace(source, options=planned), comm, tell_early, job.journal)
+    # Only now is the input known to be good: an earlier sort's results are not given up for less.
+    with together(comm):
+        if comm.is_root:
+            clear_folder(folder, going_on=options.resume)
+            job.begin()
+    with StoryLog(folder / "log.txt", comm, quiet=True) as story:
+        for text in told:
+            story(text)
+    with StoryLog(folder / "log.txt", comm, options.quiet) as tell:
+        result = _run(problem, job, tell, seconds)
+    with together(comm):
+        if comm.is_root:
+            job.finish()
+    return result
 
 
 def _tell_input(tell: Callable[[str], None], source: Source, comm: Communicator) -> None:
@@ -107,7 +132,7 @@ def _tell_input(tell: Callable[[str], None], source: Source, comm: Communicator)
         tell(f"Note: {note}")
 
 
-def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortResult:
+def _run(problem: Problem, job: Job, tell: StoryLog, seconds: dict[str, float]) -> SortResult:
     options, comm = problem.options, problem.comm
     if options.auto_focus:
         problem = _focused(problem, tell, seconds)
@@ -119,6 +144,7 @@ def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortRes
     null = _against_null(problem, sorting, tell, seconds) if options.null else None
     particles = particles_by_row(problem, sorting)
     labels = particles.labels
+    comm.enter_phase("final maps")
     with Stage("final maps", seconds):
         maps = _final_maps(problem, labels, sorting)
     resolutions = [group.resolution_A for group in maps or []]
@@ -126,8 +152,11 @@ def _run(problem: Problem, tell: StoryLog, seconds: dict[str, float]) -> SortRes
     memory = peak_memory_of_node_GB(comm)
     warnings: list[str] = []
     with together(comm):
-        if comm.is_root:
-            warnings = write_results(problem, sorting, particles, maps or [], groups, seconds, memory, null)
+        if job.record is not None:
+            comm.enter_phase("writing results")
+            job.record.check_inputs(hash_inputs(options, problem.table), "while the run read it")
+            inputs = job.record.inputs
+            warnings = write_results(problem, sorting, particles, maps or [], groups, seconds, memory, null, inputs)
     for warning in warnings:
         tell(f"Warning: {warning}")
     _tell_end(tell, sorting, labels, groups, seconds, memory)

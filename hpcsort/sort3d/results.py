@@ -11,7 +11,7 @@ from hpcsort.reconstruction import GroupMaps, write_group_maps
 from hpcsort.sort3d.covariates import write_group_statistics
 from hpcsort.sort3d.folders import write_generations, write_master_files
 from hpcsort.sort3d.generations import Sorting
-from hpcsort.sort3d.outputs import hash_inputs, write_clusters, write_run, write_table
+from hpcsort.sort3d.outputs import write_clusters, write_run, write_table
 from hpcsort.sort3d.problem import Problem
 from hpcsort.sort3d.support import NullLevels, Support, write_null
 
@@ -86,6 +86,7 @@ def write_results(
     seconds: dict[str, float],
     memory: float,
     null: tuple[NullLevels, Support] | None,
+    inputs: dict[str, dict[str, Any]],
 ) -> list[str]:
     """Write all results into the output folder; rank 0.
 
@@ -135,7 +136,7 @@ def write_results(
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "peak_memory_GB_of_a_node": round(memory, 3),
     }
-    write_run(folder, options, problem.comm.size, hash_inputs(options, table), results)
+    write_run(folder, options, problem.comm.size, inputs, results)
     return warnings
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def split_groups(task: Task, found: Found, share: float, minimum: int, tell: Cal
         others = (found.labels >= 0) & (found.labels != group)
         known[active[others]] = task.groups + found.labels[others] - (found.labels[others] > group)
         inner = Task(task.problem, task.generation, known, (minimum / (known < 0).sum(),), task.step, f" group {group}")
-        parts = _split(inner, share, minimum)
+        parts = task.journal.step(f"within group {group}", partial(_split, inner, share, minimum))
         if parts is None:
             continue
         tell(f"Generation {task.generation}: group {group} is mixed; it splits into {parts.groups}.")

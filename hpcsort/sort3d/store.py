@@ -83,6 +83,7 @@ class ParticleStore:
         first = self.positions.start
         for index in self.mine:
             start, stop = self.chunks[index]
+            self.comm.beat()
             yield Block(slice(start - first, stop - first), slice(start, stop))
 
     def with_data(self, data: BandData | SmearedData) -> ParticleStore:
@@ -99,6 +100,10 @@ class ParticleStore:
     def gathered(self, local: np.ndarray) -> np.ndarray:
         """Join per-particle rows of all ranks in sort order, on every rank."""
         return self.comm.allgather_rows(local)
+
+    def own_rows(self, gathered: np.ndarray) -> np.ndarray:
+        """Return this rank's rows of what `gathered` has joined."""
+        return gathered[self.positions]
 
     def sum_blocks(self, shape: tuple[int, ...], bound: float, fill: Callable[[Block, np.ndarray], None]) -> np.ndarray:
         """Exact sum over all blocks of all ranks of what ``fill`` adds to a zeroed float32 array.

@@ -9,6 +9,7 @@ seem to gain.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import logsumexp
@@ -143,7 +144,12 @@ def _learn(
         for chain in (0, 1)
     ]
     seed = task.problem.options.seed
-    subspaces = learn_subspaces(band.store, band.start(), runs, seed=seed, iterations=iterations, step=task.step)
+    subspaces = task.journal.step(
+        f"subspaces of {size} components",
+        lambda: learn_subspaces(
+            band.store, band.start(), runs, seed=seed, iterations=iterations, step=task.step, journal=task.journal
+        ),
+    )
     statistics = particle_statistics(band.store, subspaces)
     return {
         share: (subspaces[2 * index : 2 * index + 2], statistics[2 * index : 2 * index + 2])
@@ -174,7 +180,8 @@ def _judge(
     mixtures: list[dict[int, Mixture]] = [{}, {}]
     held: dict[int, np.ndarray] = {}
     for batch in (numbers[first : first + _BATCH] for first in range(0, len(numbers), _BATCH)):
-        found = best_mixtures(
+        fit = partial(
+            best_mixtures,
             task.problem.comm,
             own,
             batch,
@@ -184,6 +191,7 @@ def _judge(
             floors=task.floors,
             fixed=fixed,
         )
+        found = task.journal.step("mixtures", fit)
         for mixture, more in zip(mixtures, found, strict=True):
             mixture.update(more)
         held.update({number: _held_out(task, half, statistics, mixtures, number) for number in batch})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcsort.checkpoints import Journal
 from hpcsort.sort3d.problem import Problem
 
 __all__ = ["Task"]
@@ -32,6 +33,11 @@ class Task:
     floors: tuple[float, ...]
     step: Callable[[str], None]
     part: str = ""
+
+    @property
+    def journal(self) -> Journal:
+        """Journal of the sort's steps."""
+        return self.problem.journal
 
     @property
     def active(self) -> np.ndarray:

@@ -48,7 +48,7 @@ def grow_tree(task: Task, classes: int, minimum: int, run: RunLayer, depth: int)
     while True:
         ran = [
             Box(plan, chains, compare(*chains.labels, minimum, seed + 2 * plan.number))
-            for plan, chains in zip(plans, run(plans), strict=True)
+            for plan, chains in zip(plans, _run_layer(task, plans, run), strict=True)
         ]
         comparisons = [
             compare(first.comparison.labels, second.comparison.labels, minimum, seed + 2 * first.plan.number + 1)
@@ -67,6 +67,10 @@ def grow_tree(task: Task, classes: int, minimum: int, run: RunLayer, depth: int)
             )
             for number, comparison in enumerate(comparisons)
         ]
+
+
+def _run_layer(task: Task, plans: list[BoxPlan], run: RunLayer) -> list[BoxChains]:
+    return task.journal.step(f"layer {plans[0].layer}", lambda: run(plans))
 
 
 def result_of(layers: list[Layer]) -> np.ndarray:

@@ -1,0 +1,24 @@
+"""What lets a run survive its end: checkpoints, the journal of its steps, the lock of its folder."""
+
+from hpcsort.checkpoints.codec import pack, settled, unpack
+from hpcsort.checkpoints.files import previous_of, read_checkpoint, write_checkpoint
+from hpcsort.checkpoints.job import FOLDER, Job, JobRecord, open_job, read_record
+from hpcsort.checkpoints.journal import Journal, no_journal
+from hpcsort.checkpoints.lock import FolderLock
+
+__all__ = [
+    "FOLDER",
+    "FolderLock",
+    "Job",
+    "JobRecord",
+    "Journal",
+    "no_journal",
+    "open_job",
+    "pack",
+    "previous_of",
+    "read_checkpoint",
+    "read_record",
+    "settled",
+    "unpack",
+    "write_checkpoint",
+]
