@@ -32,7 +32,7 @@ def cs_fields(count: int = 3, box: int = 7, seed: int = 0) -> dict[str, np.ndarr
         "ctf/bfactor": np.zeros(count, single),
         "ctf/tilt_A": np.zeros((count, 2), single),
         "alignments3D/split": (np.arange(count) % 2).astype(np.uint32),
-        "alignments3D/shift": rng.normal(0, 3, (count, 2)).astype(single),
+        "alignments3D/shift": rng.normal(0, 0.5, (count, 2)).astype(single),
         "alignments3D/pose": rng.normal(0, 1, (count, 3)).astype(single),
         "alignments3D/psize_A": np.full(count, 1.31, single),
         "alignments3D/class": np.zeros(count, np.uint32),

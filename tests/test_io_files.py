@@ -23,15 +23,6 @@ def test_file_appears_with_its_content_and_no_temporary_file_stays(tmp_path: Pat
     assert os.listdir(tmp_path) == ["classes.star"]
 
 
-def test_permissions_follow_the_umask(tmp_path: Path) -> None:
-    old = os.umask(0o027)
-    try:
-        write_text_atomically(tmp_path / "a.txt", "a")
-    finally:
-        os.umask(old)
-    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
-
-
 def test_an_error_leaves_the_old_file_and_no_temporary_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")

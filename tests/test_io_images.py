@@ -107,6 +107,17 @@ def test_bad_images_are_listed_with_stack_image_and_row(tmp_path: Path) -> None:
     assert judge_images(truth[:2], [0, 1], table) == []
 
 
+@pytest.mark.parametrize(("pixels", "sigmas", "bad"), [(1, 30, False), (40, 10, False), (1, 1e6, True), (5, 1e4, True)])
+def test_only_outliers_that_outweigh_the_image_are_bad(tmp_path: Path, pixels: int, sigmas: float, bad: bool) -> None:
+    table, _ = _particles(tmp_path, 1, 1)
+    image = np.random.default_rng(0).normal(3.0, 2.0, (1, 48, 48)).astype(np.float32)
+    assert judge_images(image, [0], table) == []
+    image.reshape(-1)[7 : 7 + pixels] -= 2.0 * sigmas
+    found = judge_images(image, [0], table)
+    assert [one.outlier is not None for one in found] == [True] * bad
+    assert not bad or "outlier: the pixel of -" in found[0].describe()
+
+
 def test_reference_stacks(shared_data: Path) -> None:
     table = read_particles(shared_data / "dev5" / "particles.star")
     with ImageReader(table) as reader, mrcfile.mmap(table.stack_paths[0]) as mrc:

@@ -56,7 +56,7 @@ def refused(folder: Path, *expected: str) -> None:
     message = str(caught.value)
     for part in expected:
         assert part in message
-    assert re.search(r"; (copy|give|choose|put|keep|name|check|correct) ", message), "no cure"
+    assert re.search(r"; (copy|make|give|choose|put|keep|name|check|correct) ", message), "no cure"
     assert "\n" not in message
 
 
@@ -168,6 +168,10 @@ def test_binary(folder: Path, name: str) -> None:
         ("main003/Tracker_003.json", setting("nnxo", "16"), "«nnxo» is 16"),
         ("main003/Tracker_003.json", setting("nnxo", None), "«nnxo» is absent"),
         ("main003/Tracker_003.json", setting("nnxo", 1e300), "«nnxo» is 1e+300"),
+        ("main003/Tracker_003.json", setting("nnxo", 10**400), "«nnxo» is 1000"),
+        ("main003/Tracker_003.json", setting("delta", 10**400), "«delta» is 1000"),
+        ("main003/refang.txt", text_row(1, 0, "1e7"), "row 2: 1e+07 is no angle"),
+        ("main003/rshifts.txt", text_row(0, 0, "99"), "by more than half the box of 16 px"),
         ("main003/Tracker_003.json", setting("nxinit", 0), "«nxinit» is 0"),
         ("main003/Tracker_003.json", setting("radius", 9), "«radius» is 9"),
         ("main003/Tracker_003.json", setting("pixel_size", 3.5), "pixels of 3 A where"),
@@ -259,7 +263,7 @@ def test_a_rank_that_is_missing_everywhere(folder: Path) -> None:
 def test_spectrum_that_promises_more_than_it_has(folder: Path) -> None:
     with h5py.File(folder / "main003" / "bckgnoise.hdf", "w") as file:
         file.create_dataset("MDF/images/0/image", shape=(3, 1 << 20), dtype="f4")
-    refused(folder, "promises more values than it stores")
+    refused(folder, "promises 12582912 bytes of noise spectra but stores 0")
 
 
 def test_folders_that_are_no_refinement(folder: Path, tmp_path: Path) -> None:

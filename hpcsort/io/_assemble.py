@@ -13,12 +13,13 @@ import pandas as pd
 
 from hpcsort.errors import InputError
 from hpcsort.io._columns import Columns
-from hpcsort.io._optics import OpticsGroups, aberration_notes, find_pixel_sizes, refuse_unsupported
+from hpcsort.io._optics import MOST_PIXEL_A, OpticsGroups, aberration_notes, find_pixel_sizes, refuse_unsupported
 from hpcsort.io.stacks import StackList, find_stacks
 
 Floats = npt.NDArray[np.float64]
 
 _POSES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_MOST_TURN_DEG = 1e6
 # column, field of ParticleTable, value where the column is absent (None: it must be there)
 _CTF = (
     ("rlnDefocusU", "defocus_u_A", None),
@@ -31,12 +32,27 @@ _CTF = (
     ("rlnCtfBfactor", "bfactor_A2", 0.0),
     ("rlnCtfScalefactor", "ctf_scale", 1.0),
 )
+# column, least and largest value with any meaning, the rule in words
+_CTF_RANGES = (
+    ("rlnDefocusU", -1e6, 1e6, "a defocus in Angstrom lies within 100 um"),
+    ("rlnDefocusV", -1e6, 1e6, "a defocus in Angstrom lies within 100 um"),
+    ("rlnDefocusAngle", -_MOST_TURN_DEG, _MOST_TURN_DEG, "an angle in degrees is needed"),
+    ("rlnVoltage", 1.0, 1e4, "a voltage in kV is positive and at most 10000"),
+    ("rlnSphericalAberration", -1e3, 1e3, "spherical aberration in mm lies within 1000"),
+    ("rlnAmplitudeContrast", 0.0, 1.0, "amplitude contrast lies between 0 and 1"),
+    ("rlnPhaseShift", -_MOST_TURN_DEG, _MOST_TURN_DEG, "a phase in degrees is needed"),
+    ("rlnCtfBfactor", -1e3, 1e6, "a B-factor in square Angstrom lies between -1000 and 1000000"),
+    ("rlnCtfScalefactor", -1e6, 1e6, "a scale of the CTF lies within 1000000"),
+)
 
 
 def check_arguments(source: Path, datadir: str | os.PathLike[str] | None, angpix: float | None) -> None:
     """Raise InputError for a pixel size that is none and for a folder that does not exist."""
-    if angpix is not None and not (np.isfinite(angpix) and angpix > 0):
-        raise InputError(f"pixel size {angpix} A given for {source} is not a positive number; correct --angpix")
+    if angpix is not None and not 0 < angpix <= MOST_PIXEL_A:
+        raise InputError(
+            f"pixel size {angpix} A given for {source} is not a positive number of at most {MOST_PIXEL_A:g}; correct"
+            " --angpix"
+        )
     if datadir is not None and not Path(datadir).is_dir():
         raise InputError(f"the folder {datadir} given for the stacks of {source} does not exist; correct --datadir")
 
@@ -81,6 +97,9 @@ def table_fields(
     if need_ctf:
         _check_ctf(ctf, columns)
     poses = [columns.numbers(name, None, "poses are needed", need_poses) for name in _POSES]
+    if need_poses:
+        for name, angles in zip(_POSES, poses, strict=True):
+            columns.refuse(name, np.abs(angles) > _MOST_TURN_DEG, "an angle in degrees is needed")
     stacks = find_stacks(
         frame["rlnImageName"],
         source,
@@ -89,12 +108,13 @@ def table_fields(
         columns.shown("rlnImageName"),
     )
     pixel_sizes_A, notes = find_pixel_sizes(columns, angpix, stacks.pixel_size_A)
+    box_px = _box(columns, groups, stacks.box_px, need_images)
     return {
         "angles_deg": np.stack(poses, axis=1),
-        "shifts_px": _shifts(columns, pixel_sizes_A, need_poses),
+        "shifts_px": _shifts(columns, pixel_sizes_A, box_px, need_poses),
         **ctf,
         "pixel_sizes_A": pixel_sizes_A,
-        "box_px": _box(columns, groups, stacks.box_px, need_images),
+        "box_px": box_px,
         "optics_group": groups.group,
         "optics_group_names": groups.names,
         "stack_id": stacks.stack_id,
@@ -117,19 +137,26 @@ def _repeat_note(stacks: StackList) -> tuple[str, ...]:
     return (f"Rows that name the image of an earlier row: {repeats}.",) if repeats else ()
 
 
-def _shifts(columns: Columns, pixel_sizes_A: Floats, needed: bool) -> Floats:
+def _shifts(columns: Columns, pixel_sizes_A: Floats, box_px: int | None, needed: bool) -> Floats:
     axes = []
     for axis in "XY":
         in_A = columns.numbers(f"rlnOrigin{axis}Angst", 0.0, "poses are needed", needed)
         in_px = columns.numbers(f"rlnOrigin{axis}", 0.0, "poses are needed", needed)
-        axes.append(in_A / pixel_sizes_A if columns.has(f"rlnOrigin{axis}Angst") else in_px)
+        name = f"rlnOrigin{axis}Angst" if columns.has(f"rlnOrigin{axis}Angst") else f"rlnOrigin{axis}"
+        shift = in_A / pixel_sizes_A if name.endswith("Angst") else in_px
+        if needed and box_px is not None:
+            far = np.abs(shift) > box_px / 2
+            shown = f"{shift[np.argmax(far)]:.4g} px are more than half the box of {box_px} px: the particle would be"
+            columns.refuse(name, far, f"{shown} outside its image")
+        axes.append(shift)
     return np.stack(axes, axis=1)
 
 
 def _check_ctf(ctf: dict[str, Floats], columns: Columns) -> None:
-    columns.refuse("rlnVoltage", ctf["voltage_kV"] <= 0, "a voltage in kV is positive")
-    contrast = ctf["amplitude_contrast"]
-    columns.refuse("rlnAmplitudeContrast", (contrast < 0) | (contrast > 1), "amplitude contrast lies between 0 and 1")
+    fields = {column: field for column, field, _ in _CTF}
+    for column, least, most, rule in _CTF_RANGES:
+        values = ctf[fields[column]]
+        columns.refuse(column, (values < least) | (values > most), rule)
 
 
 def _box(columns: Columns, groups: OpticsGroups, box_px: int | None, needed: bool) -> int | None:
@@ -137,7 +164,7 @@ def _box(columns: Columns, groups: OpticsGroups, box_px: int | None, needed: boo
         return box_px
     sizes = columns.numbers("rlnImageSize", None, "", False)
     if box_px is None:
-        return int(sizes[0]) if np.all(sizes == sizes[0]) and sizes[0] > 0 else None
+        return int(sizes[0]) if np.all(sizes == sizes[0]) and 0 < sizes[0] < np.inf else None
     other = np.flatnonzero(np.isfinite(sizes) & (sizes != box_px))
     if other.size and needed:
         row = int(other[0])
@@ -155,15 +182,15 @@ def pixel_sizes(stated_A: Floats, angpix: float | None, source: Path, column: st
     Raises
     ------
     InputError
-        If a size is not positive and `angpix` is not given.
+        If a size is not positive or absurdly large and `angpix` is not given.
     """
-    bad = ~(np.isfinite(stated_A) & (stated_A > 0))
+    bad = ~((stated_A > 0) & (stated_A <= MOST_PIXEL_A))
     if angpix is None:
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError(
                 f"{source}, row {row + 1}, column {column}: {stated_A[row]:g} where a pixel size in Angstrom is"
-                " positive; give it with --angpix"
+                f" positive and at most {MOST_PIXEL_A:g}; give it with --angpix"
             )
         return stated_A, ()
     notes: tuple[str, ...] = ()

@@ -11,6 +11,14 @@ import numpy.typing as npt
 
 from hpcsort.errors import InputError
 
+_MOST_SHOWN = 500
+
+
+def shown(value: object) -> str:
+    """Return a value from a file as it can stand in a message: without control characters and not endless."""
+    text = "".join(mark if mark.isprintable() else "?" for mark in str(value)[: _MOST_SHOWN + 1])
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "..."
+
 
 def checked_volume(data: npt.ArrayLike) -> npt.NDArray:
     """Return `data` as an array (nz, ny, nx); ValueError if it has not three axes of at least one voxel."""

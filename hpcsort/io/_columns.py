@@ -11,6 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpcsort.errors import InputError
+from hpcsort.io._checks import shown
+
+_LARGEST = 2.0**53
+"""Integers beyond this have no float64 of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,7 @@ class Columns:
             If an entry is not an integer.
         """
         values = self.numbers(name, default, "")
-        self.refuse(name, values != np.round(values), "an integer is needed")
+        self.refuse(name, (values != np.round(values)) | (np.abs(values) > _LARGEST), "an integer is needed")
         return values.astype(np.int64)
 
     def text(self, name: str) -> npt.NDArray[np.object_]:
@@ -103,12 +107,12 @@ class Columns:
             return
         row = int(np.flatnonzero(bad)[0])
         values = self.values(name)
-        shown = "" if values is None else str(values[row])
+        value = "" if values is None else shown(values[row])
         place = f"row {row + 1}" if name in self.frame or self.aliases else f"row {self.group[row] + 1} of data_optics"
         count = int(bad.sum())
         others = f" and {count - 1} more" if count > 1 and name in self.frame else ""
         raise InputError(
-            f"{self.source}, {place}{others}, column {self.shown(name)}: {shown!r} where {rule};"
+            f"{self.source}, {place}{others}, column {self.shown(name)}: {value!r} where {rule};"
             " correct the value or remove the row"
         )
 

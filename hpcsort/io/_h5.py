@@ -18,6 +18,9 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 SUFFIXES = frozenset({".hdf", ".h5", ".hdf5"})
 # Deflate never compresses better than 1032 to 1.
 _MOST_COMPRESSION = 1100
+# So well only empty data are compressed, such as most of a mask; beyond this size that is taken for an attack.
+_USUAL_COMPRESSION = 100
+_MOST_EMPTY_BYTES = 1 << 30
 _H5PY_ERRORS = (
     OSError,
     RuntimeError,
@@ -92,7 +95,8 @@ def check_stored(path: Path, dataset: h5py.Dataset, file_bytes: int, of: str) ->
         If the data need more bytes than are stored, compression considered.
     """
     promised, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    if stored > file_bytes or promised > stored * (1 if dataset.chunks is None else _MOST_COMPRESSION):
+    ratio = _MOST_COMPRESSION if promised <= _MOST_EMPTY_BYTES else _USUAL_COMPRESSION
+    if stored > file_bytes or promised > stored * (1 if dataset.chunks is None else ratio):
         raise InputError(
             f"{path} promises {promised} bytes of {of} but stores {min(stored, file_bytes)}; make or copy it again"
         )

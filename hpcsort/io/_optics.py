@@ -11,12 +11,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpcsort.errors import InputError
+from hpcsort.io._checks import shown
 from hpcsort.io._columns import Columns
 
 if TYPE_CHECKING:
     from hpcsort.io.particles import ParticleTable
 
 _PIXEL_TOLERANCE = 1e-4
+MOST_PIXEL_A = 1e4
 _TILTS = ("rlnBeamTiltX", "rlnBeamTiltY")
 _ABERRATIONS = (
     ("beam tilt", _TILTS, 0.0),
@@ -64,8 +66,8 @@ class OpticsGroups:
         if lost.size:
             value = frame["rlnOpticsGroup"].iloc[int(lost[0])]
             raise InputError(
-                f"{source}, row {lost[0] + 1}, column rlnOpticsGroup: group {value} is not in data_optics, which has"
-                f" {', '.join(numbers)}; add it there or correct the row"
+                f"{source}, row {lost[0] + 1}, column rlnOpticsGroup: group {shown(value)} is not in data_optics, which"
+                f" has {shown(', '.join(numbers))}; add it there or correct the row"
             )
         named = optics["rlnOpticsGroupName"].tolist() if "rlnOpticsGroupName" in optics else numbers
         return cls(group, tuple(str(name) for name in named))
@@ -108,13 +110,14 @@ def find_pixel_sizes(
             return same, (f"Pixel size {angpix:g} A as given replaces {stated} A of column {name}.",)
         return same, ()
     if sizes is None:
-        if header_A > 0:
+        if 0 < header_A <= MOST_PIXEL_A:
             return same, (f"Pixel size {header_A:.6g} A is taken from the header of the stack; the table has none.",)
         raise InputError(
             f"{columns.source} has no pixel size (rlnImagePixelSize, or rlnDetectorPixelSize with rlnMagnification),"
             " nor has the header of its stack; give it with --angpix"
         )
-    columns.refuse(name, sizes <= 0, "a pixel size in Angstrom is positive")
+    wrong = (sizes <= 0) | (sizes > MOST_PIXEL_A)
+    columns.refuse(name, wrong, f"a pixel size in Angstrom is positive and at most {MOST_PIXEL_A:g}")
     return sizes, ()
 
 

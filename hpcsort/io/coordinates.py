@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpcsort.errors import InputError
+from hpcsort.io._checks import shown
 from hpcsort.io._columns import Columns
 from hpcsort.io.xmd import as_frame, read_xmd
 
@@ -119,7 +121,7 @@ def _read_csv(source: Path) -> pd.DataFrame:
         frame = pd.read_csv(source, sep=None, engine="python", skipinitialspace=True)
     except pd.errors.EmptyDataError:
         return pd.DataFrame({"x": [], "y": []})
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, pd.errors.ParserError, ValueError) as error:
         reason = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else "not a table in UTF-8"
         raise InputError(f"{source} cannot be read ({reason}); give a CSV with the columns x and y") from error
     return frame.rename(columns=lambda name: str(name).strip())
@@ -139,12 +141,13 @@ def _read_box(source: Path) -> Picks:
             x, y, width, height = (float(word) for word in words[:4])
         except ValueError:
             raise InputError(
-                f"{source}, row {row}: {line.strip()!r} is not corner x, corner y, width, height; correct the row"
+                f"{source}, row {row}: {shown(line.strip())!r} is not corner x, corner y, width, height; correct the"
+                " row"
             ) from None
         if len(words) > 4 and words[4] in ("-1", "-2"):
             raise InputError(f"{source}, row {row}: boxes along a filament are not particles; give single boxes")
         if not np.isfinite([x, y, width, height]).all() or min(width, height) <= 0:
-            raise InputError(f"{source}, row {row}: {line.strip()!r} is not a box; correct or remove the row")
+            raise InputError(f"{source}, row {row}: {shown(line.strip())!r} is not a box; correct or remove the row")
         centres.append((x + width // 2, y + height // 2))
     xy = np.array(centres, np.float64).reshape(-1, 2)
     return Picks(source, None, xy, np.ones(len(xy), bool))

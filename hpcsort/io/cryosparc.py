@@ -141,6 +141,8 @@ def _load(path: Path) -> dict[str, npt.NDArray]:
             # NumPy warns of headers written by Python 2.
             warnings.simplefilter("ignore")
             mapped = np.load(path, mmap_mode="r", allow_pickle=False, max_header_size=_MOST_HEADER)
+        if mapped.size > path.stat().st_size:
+            raise ValueError("rows of no bytes: a small file can promise any number of them")
         data = {name: np.array(mapped[name]) for name in mapped.dtype.names or ()} if mapped.ndim == 1 else {}
     except _BAD_FILE as error:
         if not path.is_file() or not os.access(path, os.R_OK):

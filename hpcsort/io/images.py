@@ -17,6 +17,8 @@ from hpcsort.io.stacks import Stack, open_stack
 # Each stack holds a file open; per-micrograph stacks can be more than a process may open.
 _OPEN_STACKS = 64
 _CHUNK = 256
+_LEAST_SPREAD = 0.2
+"""Mean absolute deviation of the pixels over their standard deviation, 0.8 for noise: less where few outweigh all."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class BadImage:
     not_finite : int
         Number of pixels that are NaN or infinite; 0 for a constant image.
     value : float
-        The value of a constant image, else NaN.
+        The value of a constant image or of the outlier, else NaN.
+    outlier : tuple of int or None
+        Column and row (from 1) of a pixel that outweighs all others together, such as the trace of an X-ray.
     """
 
     row: int
@@ -45,14 +49,17 @@ class BadImage:
     image: int
     not_finite: int
     value: float
+    outlier: tuple[int, int] | None = None
 
     def describe(self) -> str:
         """One clause: stack, image, STAR row and what is wrong."""
-        fault = (
-            f"has {self.not_finite} NaN or infinite pixels"
-            if self.not_finite
-            else f"is constant (every pixel {self.value:g})"
-        )
+        if self.not_finite:
+            fault = f"has {self.not_finite} NaN or infinite pixels"
+        elif self.outlier is not None:
+            column, row = self.outlier
+            fault = f"has an outlier: the pixel of {self.value:g} in column {column}, row {row} outweighs all others"
+        else:
+            fault = f"is constant (every pixel {self.value:g})"
         return f"image {self.image} of {self.stack} (STAR row {self.star_row}) {fault}"
 
 
@@ -130,7 +137,7 @@ class ImageReader:
 
 
 def find_bad_images(images: ImageReader, rows: npt.ArrayLike) -> list[BadImage]:
-    """Read (k,) rows of the reader's table and list the images with NaN or infinite pixels and the constant ones.
+    """Read (k,) rows of the reader's table and list the bad ones (see `judge_images`).
 
     Images are read a few hundred at a time; for images already in memory see `judge_images`.
     """
@@ -143,23 +150,30 @@ def find_bad_images(images: ImageReader, rows: npt.ArrayLike) -> list[BadImage]:
 
 
 def judge_images(data: npt.NDArray[np.float32], rows: npt.ArrayLike, table: ParticleTable) -> list[BadImage]:
-    """List the bad ones among images (k, ny, nx) that belong to (k,) rows of `table`, in the order given."""
-    flat = data.reshape(len(data), -1)
-    not_finite = np.count_nonzero(~np.isfinite(flat), axis=1)
-    # NaN compares unequal, so an image with NaN is never taken as constant.
-    constant = np.all(flat == flat[:, :1], axis=1)
+    """List the bad ones among images (k, ny, nx) that belong to (k,) rows of `table`, in the order given.
+
+    Bad are images with NaN or infinite pixels, constant ones, and those of which a few pixels outweigh all others.
+    """
     chosen = np.asarray(rows, dtype=np.int64).reshape(-1)
-    bad = []
-    for place in np.flatnonzero((not_finite > 0) | constant).tolist():
-        row = int(chosen[place])
-        bad.append(
-            BadImage(
-                row=row,
-                star_row=int(table.source_row[row]) + 1,
-                stack=table.stack_paths[table.stack_id[row]],
-                image=int(table.stack_index[row]) + 1,
-                not_finite=int(not_finite[place]),
-                value=float("nan") if not_finite[place] else float(flat[place, 0]),
-            )
-        )
-    return bad
+    return [bad for row, image in zip(chosen.tolist(), data, strict=True) if (bad := _judged(image, row, table))]
+
+
+def _judged(image: npt.NDArray[np.float32], row: int, table: ParticleTable) -> BadImage | None:
+    not_finite = image.size - int(np.count_nonzero(np.isfinite(image)))
+    value, outlier = float("nan"), None
+    if not not_finite:
+        deviation = np.abs(image - image.mean(dtype=np.float64))
+        constant = bool((image == image.flat[0]).all())
+        if not constant and deviation.mean() >= _LEAST_SPREAD * np.sqrt(np.mean(deviation**2)):
+            return None
+        y, x = divmod(int(np.argmax(deviation)), image.shape[1])
+        value, outlier = float(image[y, x]), None if constant else (x + 1, y + 1)
+    return BadImage(
+        row=row,
+        star_row=int(table.source_row[row]) + 1,
+        stack=table.stack_paths[table.stack_id[row]],
+        image=int(table.stack_index[row]) + 1,
+        not_finite=not_finite,
+        value=value,
+        outlier=outlier,
+    )

@@ -13,10 +13,11 @@ import pandas as pd
 
 from hpcsort.errors import InputError
 from hpcsort.io._assemble import check_arguments, table_fields
+from hpcsort.io._checks import shown
 from hpcsort.io._optics import one_pixel_size
 from hpcsort.io.smear_table import read_smears
 from hpcsort.io.smears import Smears
-from hpcsort.io.star import HPCSORT_BLOCK, Block, read_tables, smear_table_name
+from hpcsort.io.star import HPCSORT_BLOCK, Block, read_tables, smear_table_name, smear_table_path
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -202,21 +203,28 @@ def read_particles(
             for name, block in tables.items()
             if name != block_name and not (name == "optics" and optics is not None)
         },
-        smears=_find_smears(tables, frame, source) if smears else None,
+        smears=_find_smears(tables, frame, source, fields["box_px"]) if smears else None,
     )
 
 
-def _find_smears(tables: dict[str, Block], frame: pd.DataFrame, source: Path) -> Smears | None:
+def _find_smears(tables: dict[str, Block], frame: pd.DataFrame, source: Path, box_px: int | None) -> Smears | None:
     written = smear_table_name(tables)
     if written is None:
         return None
-    place = source.parent / written
+    place = smear_table_path(written, source)
     if not place.is_file():
         raise InputError(
-            f"{source} names the smear table {written} in data_{HPCSORT_BLOCK}, but {place} is not there; copy it"
-            " there, or remove the block to go without smears"
+            f"{source} names the smear table {shown(written)} in data_{HPCSORT_BLOCK}, but {place} is not there;"
+            " copy it there, or remove the block to go without smears"
         )
-    return read_smears(place, frame["rlnImageName"].tolist())
+    smears = read_smears(place, frame["rlnImageName"].tolist())
+    far = np.zeros(0, np.int64) if box_px is None else smears.beyond(box_px / 2)
+    if far.size:
+        raise InputError(
+            f"{place}, particle {frame['rlnImageName'].iloc[far[0]]}: a pose shifts the particle by more than half the"
+            f" box of {box_px} px, out of its image; write the smear table again"
+        )
+    return smears
 
 
 def _choose_blocks(tables: dict[str, Block], source: Path) -> tuple[str, pd.DataFrame, pd.DataFrame | None]:
@@ -224,7 +232,7 @@ def _choose_blocks(tables: dict[str, Block], source: Path) -> tuple[str, pd.Data
     if "particles" in candidates:
         candidates = ["particles"]
     if not candidates:
-        blocks = ", ".join(f"data_{name}" for name in tables)
+        blocks = shown(", ".join(f"data_{name}" for name in tables))
         raise InputError(f"{source} has no column rlnImageName in {blocks}; give the STAR file of the particles")
     if len(candidates) > 1:
         blocks = ", ".join(f"data_{name}" for name in candidates)
@@ -232,9 +240,6 @@ def _choose_blocks(tables: dict[str, Block], source: Path) -> tuple[str, pd.Data
     frame = _frame(tables[candidates[0]])
     if frame.empty:
         raise InputError(f"{source} has no rows in data_{candidates[0]}; give a table with particles")
-    doubled = frame.columns[frame.columns.duplicated()]
-    if len(doubled):
-        raise InputError(f"{source} has column {doubled[0]} twice in data_{candidates[0]}; remove one of them")
     optics = tables.get("optics")
     return candidates[0], frame, None if optics is None else _frame(optics)
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpcsort.errors import InputError
+from hpcsort.io._checks import shown
 from hpcsort.io._h5 import check_stored, number, opened, reading, text, writing
 from hpcsort.io.smears import Smears
 
@@ -164,8 +165,8 @@ def _checked(path: Path, names: list[str], numbers: Mapping[str, npt.NDArray]) -
     off = np.flatnonzero(np.abs(sums - 1) > _TOLERANCE)
     if off.size:
         raise InputError(
-            f"{path}, dataset weight, particle {names[off[0]]}: probabilities sum to {sums[off[0]]:.6g} and not to 1;"
-            " write the smear table again"
+            f"{path}, dataset weight, particle {shown(names[off[0]])}: probabilities sum to {sums[off[0]]:.6g} and not"
+            " to 1; write the smear table again"
         )
     return smears
 
@@ -177,7 +178,7 @@ def _any_of(bad: npt.NDArray[np.bool_], owner: npt.NDArray[np.int64], particles:
 def _refuse(path: Path, dataset: str, names: list[str], bad: npt.NDArray[np.bool_], fault: str) -> None:
     if bad.any():
         name = names[int(np.argmax(bad))]
-        raise InputError(f"{path}, dataset {dataset}, particle {name}: a value is {fault}; write the smear table again")
+        raise InputError(f"{path}, dataset {dataset}, particle {shown(name)}: a value is {fault}; write it again")
 
 
 def _find(path: Path, written: list[str], names: list[str]) -> npt.NDArray[np.int64]:
@@ -202,8 +203,8 @@ def _find(path: Path, written: list[str], names: list[str]) -> npt.NDArray[np.in
     ]
     if lost:
         raise InputError(
-            f"{path} has no particle {names[lost[0]]} (row {lost[0] + 1} of the particle table, and {len(lost) - 1}"
-            " more); give the particle table that the smear table was written with, or a subset of it"
+            f"{path} has no particle {shown(names[lost[0]])} (row {lost[0] + 1} of the particle table, and"
+            f" {len(lost) - 1} more); give the particle table that the smear table was written with, or a subset of it"
         )
     return rows
 

@@ -81,6 +81,10 @@ class Smears:
             np.maximum(1.0 - total, 0.0),
         )
 
+    def beyond(self, reach_px: float) -> Ints:
+        """Particles (k,) int64 that have a pose with a shift of more than ``reach_px`` along x or y, ascending."""
+        return np.unique(self.owner[np.abs(self.shifts_px).max(axis=1, initial=0) > reach_px])
+
     def rows(self, chosen: npt.ArrayLike) -> Smears:
         """Smears of the particles ``chosen`` (int, any order, repeats allowed)."""
         particles = np.asarray(chosen, np.int64).reshape(-1)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpcsort.errors import InputError
+from hpcsort.io._checks import shown
 from hpcsort.io._h5 import SUFFIXES, starts_as_hdf5
 from hpcsort.io.hdf_stack import HdfStack
 from hpcsort.io.mrc import MrcStack
@@ -86,8 +87,9 @@ def find_stacks(
 ) -> StackList:
     """Find and check the stacks that a column of `index@stack` names; reads headers, no images.
 
-    A path is looked up as it is when absolute, then relative to the folder of the STAR file, to the working folder,
-    under `datadir` (whole, then its last part alone), and from the parents of the STAR file's folder.
+    A path is looked up as it is when absolute, then relative to the folder of the STAR file (where that is a link, also
+    to the folder of what it names), to the working folder, under `datadir` (whole, then its last part alone), and from
+    the parents of the STAR file's folder.
 
     Parameters
     ----------
@@ -124,7 +126,7 @@ def find_stacks(
         if path is None:
             if required:
                 raise InputError(
-                    f"{place}: stack {name} was not found in {', '.join(map(str, tried))};"
+                    f"{place}: stack {shown(name)} was not found in {', '.join(map(str, tried))};"
                     " name the folder that holds it with --datadir"
                 )
             continue
@@ -163,7 +165,7 @@ def _split(names: pd.Series, source: Path) -> tuple[npt.NDArray[np.int64], list[
             index[row] = int(before) if before.isdecimal() and len(before) < _MOST_DIGITS else 0
         if index[row] < 1 or not stack or stack == "nan":
             raise InputError(
-                f"{source}, row {row + 1}, column rlnImageName: {name!r} does not name an image; write it as"
+                f"{source}, row {row + 1}, column rlnImageName: {shown(name)!r} does not name an image; write it as"
                 " index@stack with an index from 1, such as 000001@particles.mrcs"
             )
         written.append(stack)
@@ -174,7 +176,8 @@ def _look_up(written: str, source: Path, datadir: Path | None) -> tuple[Path | N
     """Return where the stack is, if anywhere, and the folders that were tried."""
     given = Path(written)
     folder = source.absolute().parent
-    bases = [] if given.is_absolute() else [folder, Path.cwd()]
+    # A link to a STAR file is taken as in its own folder, else as where it leads.
+    bases = [] if given.is_absolute() else list(dict.fromkeys([folder, source.resolve().parent, Path.cwd()]))
     places = [given] if given.is_absolute() else [base / written for base in bases]
     if datadir is not None:
         places += [datadir / written.lstrip("/"), datadir / given.name]

@@ -17,6 +17,7 @@ import pandas as pd
 import starfile
 
 from hpcsort.errors import InputError
+from hpcsort.io._checks import shown
 from hpcsort.io.files import write_text_atomically
 from hpcsort.io.stacks import found_from, split_format
 
@@ -69,7 +70,7 @@ def read_tables(path: str | os.PathLike[str]) -> dict[str, Block]:
             linecache.clearcache()
             tables: dict[str, Block] = starfile.read(source, always_dict=True, parse_as_string=as_text)
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        reason = " ".join(str(error).split())
+        reason = shown(" ".join(str(error).split()))
         raise InputError(f"{source} cannot be read as a STAR file ({reason}); write it again with RELION") from error
     return tables
 
@@ -80,6 +81,12 @@ def smear_table_name(tables: Mapping[str, Block]) -> str | None:
     if block is None or SMEAR_TABLE not in block or (isinstance(block, pd.DataFrame) and block.empty):
         return None
     return str(block[SMEAR_TABLE].iloc[0] if isinstance(block, pd.DataFrame) else block[SMEAR_TABLE])
+
+
+def smear_table_path(written: str, source: Path) -> Path:
+    """Where a smear table is that the STAR file ``source`` names: in its folder, or in that of the file it links to."""
+    place, linked = source.parent / written, source.resolve().parent / written
+    return linked if linked.is_file() and not place.is_file() else place
 
 
 def write_tables(path: str | os.PathLike[str], tables: Mapping[str, Block], *, overwrite: bool = False) -> None:
@@ -206,7 +213,7 @@ def _moved(name: str, block: Block, table: ParticleTable, folder: Path) -> Block
     written = smear_table_name({name: block})
     if written is None or os.path.isabs(written):
         return block
-    found, there = table.source.parent / written, folder / written
+    found, there = smear_table_path(written, table.source), folder / written
     if not found.is_file() or (there.is_file() and there.samefile(found)):
         return block
     moved = _relative(found, folder)
@@ -233,7 +240,7 @@ def _float_text(value: float) -> str:
 def _check_text(path: Path) -> tuple[list[str], int]:
     """Find rows that the parser would misread without a word; returns all column names and the number of blocks."""
     columns: list[str] = []
-    blocks = 0
+    blocks, block = 0, ""
     width, row, state = 0, 0, "outside"
     for number, line in _lines(path):
         if line.startswith("data_"):
@@ -241,11 +248,14 @@ def _check_text(path: Path) -> tuple[list[str], int]:
                 raise InputError(
                     f"{path}, line {number}: a row must not start with data_; move another column to the front"
                 )
-            blocks, state = blocks + 1, "outside"
+            blocks, block, width, state = blocks + 1, line, 0, "outside"
         elif line.startswith("loop_"):
             width, row, state = 0, 0, "header"
         elif line.startswith("_") and state != "rows":
-            columns.append(line.split()[0][1:])
+            name = line.split()[0][1:]
+            if width and name in columns[-width:]:
+                raise InputError(f"{path} has column {shown(name)} twice in {shown(block)}; remove one of them")
+            columns.append(name)
             width += 1
         elif line and not line.startswith("#") and state in ("header", "rows"):
             state, row = "rows", row + 1
@@ -273,8 +283,8 @@ def _check_row(path: Path, row: int, line: str, columns: list[str]) -> None:
     if len(entries) < len(columns):
         missing = columns[len(entries)]
         raise InputError(
-            f"{path}, row {row}: {len(entries)} entries for {len(columns)} columns, so column {missing} is missing;"
-            " complete or remove the row"
+            f"{path}, row {row}: {len(entries)} entries for {len(columns)} columns, so column {shown(missing)} is"
+            " missing; complete or remove the row"
         )
     if len(entries) > len(columns):
         raise InputError(

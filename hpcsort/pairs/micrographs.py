@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hpcsort.errors import InputError
 from hpcsort.io import MrcStack
@@ -22,6 +25,12 @@ SUFFIXES = (".mrc", ".mrcs", ".map", *_TIFF)
 
 _MODES = frozenset({"L", "I;16", "I;16L", "I;16B", "I", "F"})
 _ONE_AT_A_TIME = threading.Lock()
+_PILLOW_ERRORS = (
+    OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, ArithmeticError, MemoryError,
+    struct.error,
+)  # fmt: skip
+# Deflate never compresses better than 1032 to 1, and a pixel has one byte at least.
+_MOST_PIXELS_A_BYTE = 1100
 
 
 @dataclass(frozen=True)
@@ -67,27 +76,30 @@ def read_micrograph(path: Path) -> npt.NDArray[np.float32]:
     """
     if path.suffix.lower() in _TIFF:
         with _opened(path) as image:
-            try:
-                return np.array(image, dtype=np.float32)
-            except (OSError, ValueError, SyntaxError) as error:
-                raise InputError(f"{path} is a broken TIFF ({error}); make or copy the file again") from error
+            return np.array(image, dtype=np.float32)
     with MrcStack(path) as stack:
         return np.asarray(stack.read([0])[0])
 
 
-def _opened(path: Path) -> Image.Image:
-    # A micrograph of a large camera is no attack by decompression.
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Give the image of a TIFF; whatever Pillow raises on a broken file becomes one InputError."""
+    # A micrograph of a large camera is no attack by decompression; what the file has no room for is.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        # A broken file makes Pillow warn before it refuses; filters of warnings belong to all threads.
-        with _ONE_AT_A_TIME, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(path)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise InputError(f"{path} cannot be read as TIFF; check the path or convert the file to MRC") from error
-    frames = getattr(image, "n_frames", 1)
-    if frames != 1 or image.mode not in _MODES:
-        image.close()
-        what = f"{frames} images" if frames != 1 else f"pixels of kind {image.mode}"
-        raise InputError(f"{path} holds {what}; give one image of grey values, or MRC")
-    return image
+        with path.open("rb") as file:
+            # A broken file makes Pillow warn before it refuses; filters of warnings belong to all threads.
+            with _ONE_AT_A_TIME, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image = Image.open(file)
+                frames = getattr(image, "n_frames", 1)
+            if frames != 1 or image.mode not in _MODES:
+                what = f"{frames} images" if frames != 1 else f"pixels of kind {image.mode}"
+                raise InputError(f"{path} holds {what}; give one image of grey values, or MRC")
+            if image.width * image.height > _MOST_PIXELS_A_BYTE * path.stat().st_size:
+                raise InputError(f"{path} promises {image.width} x {image.height} px; make or copy the file again")
+            yield image
+    except _PILLOW_ERRORS as error:
+        raise InputError(
+            f"{path} cannot be read as TIFF; check path and permissions, or make the file again as MRC"
+        ) from error

@@ -78,6 +78,8 @@ class _Guard:
         for index in self._ranks:
             with suppress(OSError):
                 poll.register(os.pidfd_open(self._slot(index).pid), select.POLLIN)
+        # From now on nothing escapes it.
+        print("ready", flush=True)
         while True:
             # Wakes at once when a process ends.
             for ready, _ in poll.poll(1000 * _POLL_S):
@@ -96,9 +98,11 @@ class _Guard:
                     os.utime(self._lock)
 
     def _reason(self) -> str:
-        for index in self._ranks:
-            if self._slot(index).state == RUNNING and not self._lives(index):
-                return f"{self._name(index)} has died"
+        dead = [index for index in self._ranks if self._slot(index).state == RUNNING and not self._lives(index)]
+        if dead:
+            # The launcher may have killed others since; most of those were waiting for the first.
+            first = min(dead, key=lambda index: self._slot(index).waits)
+            return f"{self._name(first)} has died"
         if self._ended.exists():
             return f"ranks of another node have died, and those on {self._host} end too"
         now = time.monotonic()

@@ -195,14 +195,18 @@ def _share_slots(comm: Communicator) -> tuple[mmap.mmap, int]:
 
 
 def _start_guard(slots: int, told: dict[str, Any]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+    guard = subprocess.Popen(
         [sys.executable, "-I", "-S", _guard.__file__, str(slots), json.dumps(told)],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         pass_fds=[slots],
         # Launchers kill the process groups of ranks.
         start_new_session=True,
     )
+    assert guard.stdout is not None
+    guard.stdout.readline()
+    guard.stdout.close()
+    return guard
 
 
 def _dismiss(guard: subprocess.Popen[bytes]) -> None:

@@ -23,6 +23,7 @@ from hpcsort.refinement._tracker import iteration_folder
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+_MOST_TURN_DEG = 1e6
 _TEXT_PRECISION_PX = 0.02
 """SPARX writes five digits."""
 
@@ -55,6 +56,12 @@ def read_smears(
     """
     place = iteration_folder(folder, iteration)
     directions = read_rows(place / "refang.txt", "directions", columns=3)
+    wild = np.flatnonzero(np.abs(directions).max(axis=1) > _MOST_TURN_DEG)
+    if wild.size:
+        raise InputError(
+            f"{place / 'refang.txt'} (directions), row {wild[0] + 1}: {np.abs(directions[wild[0]]).max():g} is no angle"
+            " in degrees; copy it again from the refinement"
+        )
     moves = read_rows(place / "rshifts.txt", "trial shifts", columns=2)
     before = iteration_folder(folder, iteration - 1) / f"params_{iteration - 1:03d}.txt"
     previous_px = read_rows(before, "parameters of the previous iteration", columns=5, rows=len(halves.ids))[:, 3:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import h5py
@@ -10,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcsort.errors import InputError
+from hpcsort.io._h5 import check_stored, opened, reading
 from hpcsort.refinement._text import read_rows
 from hpcsort.refinement._tracker import iteration_folder
 
 Floats = npt.NDArray[np.float64]
 
 _COPY = "copy it again from the refinement"
-_MOST_VALUES = 1 << 28
+_MOST_VALUES = 1 << 26
 
 
 def read_noise_power(folder: Path, iteration: int, box_px: int, groups: int) -> tuple[Floats, tuple[str, ...]]:
@@ -91,22 +91,15 @@ def read_fsc(folder: Path, iteration: int, box_px: int, window_px: int) -> Float
 
 def _read_image(path: Path) -> Floats:
     """Read image 0 of an EMAN2 HDF file as float64 (ny, nx)."""
-    try:
-        with h5py.File(path, "r") as file:
-            dataset = file.get("MDF/images/0/image")
-            if not isinstance(dataset, h5py.Dataset):
-                raise InputError(f"{path} (noise spectra) holds no image 0 in EMAN2's layout; {_COPY}")
-            shape = dataset.shape[1:] if dataset.ndim == 3 and dataset.shape[0] == 1 else dataset.shape
-            if len(shape) != 2 or dataset.dtype.kind not in "fiu" or not 0 < dataset.size <= _MOST_VALUES:
-                raise InputError(
-                    f"{path} (noise spectra) holds values of shape {dataset.shape} and type {dataset.dtype}, not one"
-                    f" 2D image; {_COPY}"
-                )
-            stored = dataset.id.get_storage_size()
-            if dataset.chunks is None and stored < dataset.size * dataset.dtype.itemsize:
-                raise InputError(f"{path} (noise spectra) promises more values than it stores; {_COPY}")
-            return np.asarray(dataset[...], np.float64).reshape(shape)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        if not path.is_file() or not os.access(path, os.R_OK):
-            raise InputError(f"{path} (noise spectra) is not a file that can be read; check its permissions") from error
-        raise InputError(f"{path} (noise spectra) is damaged or not an HDF5 file of EMAN2; {_COPY}") from error
+    with reading(path, "an HDF5 file of EMAN2 with noise spectra"), opened(path) as file:
+        dataset = file.get("MDF/images/0/image")
+        if not isinstance(dataset, h5py.Dataset):
+            raise InputError(f"{path} (noise spectra) holds no image 0 in EMAN2's layout; {_COPY}")
+        shape = dataset.shape[1:] if dataset.ndim == 3 and dataset.shape[0] == 1 else dataset.shape
+        if len(shape) != 2 or dataset.dtype.kind not in "fiu" or not 0 < dataset.size <= _MOST_VALUES:
+            raise InputError(
+                f"{path} (noise spectra) holds values of shape {dataset.shape} and type {dataset.dtype}, not one 2D"
+                f" image; {_COPY}"
+            )
+        check_stored(path, dataset, path.stat().st_size, "noise spectra")
+        return np.asarray(dataset[...], np.float64).reshape(shape)

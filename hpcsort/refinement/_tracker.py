@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from hpcsort.errors import InputError, OptionError
 from hpcsort.refinement._text import read_bytes
 
 _COPY = "copy it again from the refinement"
+_MOST = 1e300
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # An integer of hundreds of digits is no number to compute with: it has no float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_MOST <= value <= _MOST
 
 
 def _refuse(path: Path, name: str, value: object, meaning: str) -> NoReturn:

@@ -116,6 +116,13 @@ def read_refinement(
     mask, mask_notes = _find_mask(tracker.mask, place)
     stack = read_stack(tracker.stack, place, None if datadir is None else Path(datadir), halves.ids)
     _check_stack(stack, tracker)
+    far = smears.beyond(tracker.box_px / 2)
+    if far.size:
+        raise InputError(
+            f"{place}: a pose shifts particle {halves.ids[far[0]]} (from 0) by more than half the box of"
+            f" {tracker.box_px} px, out of its image; copy params_{chosen - 1:03d}.txt and rshifts.txt again from the"
+            " refinement"
+        )
     return Refinement(
         table=replace(
             _with_poses(stack, smears, halves),

@@ -50,6 +50,14 @@ def load_particles(
     mine = dealt[comm.rank]
     own = rows[chunks[mine[0]][0] : chunks[mine[-1]][1]] if mine else rows[:0]
     found: list[BadImage] = []
+
+    def inspect(chosen: np.ndarray, images: np.ndarray) -> None:
+        comm.beat()
+        bad = judge_images(images, chosen, table)
+        found.extend(bad)
+        # What is left out or refused below shall not get into sums before, nor be refused for another reason.
+        images[np.isin(chosen, [image.row for image in bad])] = 0.0
+
     error: Exception | None = None
     try:
         with ImageReader(table) as reader:
@@ -60,7 +68,7 @@ def load_particles(
                 limit,
                 reader.read,
                 particle_radius_px=radius_px,
-                inspect=lambda chosen, images: found.extend(judge_images(images, chosen, table)),
+                inspect=inspect,
             )
     except Exception as caught:
         error = caught

@@ -15,7 +15,7 @@ from hpcsort.parallel import Communicator
 from hpcsort.sort3d.consensus import Consensus, build_consensus, subtract_consensus, whiten, whiten_as_told
 from hpcsort.sort3d.loading import half_sets, load_particles, shown_images
 from hpcsort.sort3d.options import SortOptions
-from hpcsort.sort3d.screen import emptiness
+from hpcsort.sort3d.screen import contrast_notes, emptiness
 from hpcsort.sort3d.source import Source
 from hpcsort.sort3d.store import ParticleStore
 from hpcsort.sort3d.subspace import Subspace, nuisance_maps
@@ -164,7 +164,10 @@ def pose_problem(
         seen = np.where(empty > 0.5, -1, half)[store.positions]
         consensus, residual = _settle(store, grid, seen, sphere, groups)
         empty = residual.gathered(emptiness(residual, consensus))
-        tell(f"{int((empty > 0.5).sum())} images show no particle; nothing is learned from them.")
+        if (empty > 0.5).any():
+            tell(f"{int((empty > 0.5).sum())} images show no particle; nothing is learned from them.")
+    for note in contrast_notes(residual, consensus):
+        tell(f"Warning: {note}")
     shell = max(last_shell_above(consensus.fsc, 0.143), min(6, limit))
     wide_grid = _grid(min(limit, shell))
     region = _sorting_mask(comm, mask, wide_grid, share)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import expit
+from scipy.stats import skew
 
+from hpcsort.errors import InputError
 from hpcsort.kernels import interleave, score_sections
+from hpcsort.parallel import raise_together
 from hpcsort.sort3d.consensus import Consensus
 from hpcsort.sort3d.store import ParticleStore, exact_total
 
-__all__ = ["emptiness"]
+__all__ = ["contrast_notes", "emptiness"]
 
 _ITERATIONS = 30
 _FIRST_SHARE, _FIRST_SPREAD = 0.1, 0.2
 _LEAST_SPREAD = 0.02
+_FEWEST = 40
+_SURELY_NEGATIVE = -5.0
+"""Standard errors by which noise alone makes one contrast of some million negative."""
+_LEAST_SKEWNESS = -0.5
+"""Maps of particles that are bright have a skewness of 0.4 to 3 in a sphere around the particle."""
 
 
 def emptiness(residual: ParticleStore, consensus: Consensus) -> np.ndarray:
@@ -27,6 +35,11 @@ def emptiness(residual: ParticleStore, consensus: Consensus) -> np.ndarray:
     ----------
     residual : particles; ``data`` holds whitened residuals from the consensus.
     consensus : map of all particles.
+
+    Raises
+    ------
+    InputError
+        If too few images are left that show a particle.
     """
     contrast, information = _contrasts(residual, consensus)
     share, mean, spread = _FIRST_SHARE, 1.0, _FIRST_SPREAD
@@ -54,7 +67,41 @@ def emptiness(residual: ParticleStore, consensus: Consensus) -> np.ndarray:
         second = exact_total(residual.comm, parts, (2,), len(residual.chunks))
         spread = max(float(np.sqrt(second[0] / max(second[1], 1e-300))), _LEAST_SPREAD)
     # Too bright is not empty.
-    return np.asarray(np.where(contrast < mean, empty, 0.0))
+    empty = np.asarray(np.where(contrast < mean, empty, 0.0))
+    seen = round(float(residual.total(empty <= 0.5)))
+    if seen < _FEWEST:
+        raise_together(
+            residual.comm,
+            InputError(
+                f"only {seen} of {residual.count} images show what the map of all particles shows; check the poses,"
+                " the CTF and the images, or give more particles."
+            ),
+        )
+    return empty
+
+
+def contrast_notes(residual: ParticleStore, consensus: Consensus) -> list[str]:
+    """Say in words where the contrast of images seems to be inverted, all or some of them. Collective.
+
+    Parameters
+    ----------
+    residual, consensus : as `emptiness`.
+    """
+    notes = []
+    density = consensus.map[consensus.map != 0].astype(np.float64)
+    if density.size and density.mean() < 0 and skew(density) < _LEAST_SKEWNESS:
+        notes.append(
+            "The consensus map is darker inside than outside: the contrast of the images seems to be inverted, and so"
+            " will the maps be. The sort is the same; multiply the images by -1 for bright maps."
+        )
+    contrast, information = _contrasts(residual, consensus)
+    inverted = round(float(residual.total(contrast * np.sqrt(information) < _SURELY_NEGATIVE)))
+    if inverted:
+        notes.append(
+            f"{inverted} of {residual.count} images show the negative of the consensus map: their contrast is inverted"
+            " or their pose is wrong; bring all images to one contrast."
+        )
+    return notes
 
 
 def _contrasts(residual: ParticleStore, consensus: Consensus) -> tuple[np.ndarray, np.ndarray]:

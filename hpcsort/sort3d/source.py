@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hpcsort.errors import InputError
-from hpcsort.geometry import point_group
+from hpcsort.errors import InputError, OptionError
+from hpcsort.geometry import point_group, relion_matrices
 from hpcsort.io import ParticleTable, read_input
 from hpcsort.parallel import Communicator, together
 from hpcsort.reconstruction import expand_symmetry
@@ -18,6 +18,7 @@ from hpcsort.volumes import read_mask
 __all__ = ["Source", "read_source"]
 
 _FEWEST = 40
+_ONE_VIEW_DEG = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,12 @@ def _read(options: SortOptions) -> Source:
     options.check_box(table.box_px)
     if len(table) < _FEWEST:
         raise InputError(f"{place} holds {len(table)} particles, too few to sort; give at least {_FEWEST}.")
+    if options.img_per_grp is not None and options.img_per_grp > len(table):
+        raise OptionError(
+            f"--img-per-grp {options.img_per_grp} is more than the {len(table)} particles of {place}; give at most"
+            f" {len(table)}."
+        )
+    _refuse_one_view(table, options)
     pixel_size_A = table.pixel_size_A
     mask, focus = (
         None if path is None else read_mask(path, table.box_px, pixel_size_A)
@@ -92,6 +99,19 @@ def _read(options: SortOptions) -> Source:
         table = expand_symmetry(table, operators, seed=options.seed)
         notes = (*notes, f"Each particle is sorted {len(operators)} times, once for each mate of {options.sym}.")
     return Source(options, table, mask, focus, (*table.notes, *notes))
+
+
+def _refuse_one_view(table: ParticleTable, options: SortOptions) -> None:
+    """Refuse particles that are all seen along one axis, symmetry mates included: sections of one plane."""
+    views = relion_matrices(table.angles_deg)[:, 2]
+    scatter = views.T @ views / len(views)
+    spread = np.mean([mate.T @ scatter @ mate for mate in point_group(options.sym)], axis=0)
+    if np.linalg.eigvalsh(spread)[-1] > np.cos(np.deg2rad(_ONE_VIEW_DEG)) ** 2:
+        raise InputError(
+            f"all {len(table)} particles of {options.source} show one view within {_ONE_VIEW_DEG:g} degree, rot"
+            f" {table.angles_deg[0, 0]:.4g} and tilt {table.angles_deg[0, 1]:.4g}, from which no 3D map follows; give"
+            " the particles of a 3D refinement."
+        )
 
 
 def _with_defaults(options: SortOptions, refinement: Refinement) -> SortOptions:
