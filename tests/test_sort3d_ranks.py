@@ -38,7 +38,7 @@ def in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "ranks"),
-    [({}, (1, 2, 3, 4)), ({"engine": "maps"}, (2,)), ({"independence": "starts"}, (2,))],
+    [({}, (1, 2, 3, 4, 7)), ({"engine": "maps"}, (2,)), ({"independence": "starts"}, (2,))],
 )
 @pytest.mark.usefixtures("in_small_chunks")
 def test_files_do_not_depend_on_the_ranks(options: dict[str, str], ranks: tuple[int, ...], tmp_path: Path) -> None:
