@@ -1,6 +1,12 @@
-"""Chunks of few particles, so that every rank has some of a small stack. Run as a script, this is `hpcsort`."""
+"""Chunks of few particles, so that every rank has some of a small stack. Run as a script, this is `hpcsort`.
+
+The environment variable HPCSORT_TEST_DEAL, for example "2,0,1", says how many chunks each rank gets.
+"""
 
 from __future__ import annotations
+
+import os
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,6 +21,9 @@ def deal_small_chunks(
     """What `deal_particles` does, with chunks of about `CHUNK` particles."""
     work = np.ones(count) if cost is None else cost.astype(np.float64)
     chunks = cut_chunks(work, CHUNK * (work.mean() if count else 1.0))
+    if told := os.environ.get("HPCSORT_TEST_DEAL"):
+        ends = np.cumsum([0, *map(int, told.split(","))])
+        return chunks, [list(range(first, last)) for first, last in pairwise(ends.tolist())]
     return chunks, deal_chunks([work[start:stop].sum() for start, stop in chunks], comm.size)
 
 

@@ -62,6 +62,20 @@ def test_files_do_not_depend_on_the_ranks(options: dict[str, str], ranks: tuple[
         assert f", {size} rank" in done.stdout
 
 
+@pytest.mark.mpi
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_small_chunks")
+def test_files_do_not_depend_on_how_much_is_dealt_at_a_time(tmp_path: Path) -> None:
+    find_mpiexec()
+    made = simulate_small(tmp_path / "data", 3 * small_chunks.CHUNK)
+    sort_quietly(made.star, tmp_path / "out0", **_SHORT)
+    expected = digests(tmp_path / "out0")
+    for number, deal in enumerate(("3,0", "0,3", "1,2", "2,1"), 1):
+        done = run_mpi(2, *_command(made.star, tmp_path / f"out{number}"), env={"HPCSORT_TEST_DEAL": deal})
+        assert done.returncode == 0, done.stderr
+        assert digests(tmp_path / f"out{number}") == expected, deal
+
+
 def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     made = simulate_small(tmp_path / "data", 150)
     first = sort_quietly(made.star, tmp_path / "first", **_SHORT)
