@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from mpi_helpers import run_alone
 
-from hpcsort.checkpoints import FolderLock
+from hpcsort.checkpoints import FolderLock, lock
 from hpcsort.errors import OutputError
 
 
@@ -47,21 +48,37 @@ def test_another_process_of_the_same_number_is_not_the_holder(path: Path) -> Non
     FolderLock(path).release()
 
 
-def test_another_host_holds_it_as_long_as_it_touches_it(path: Path) -> None:
+def test_another_host_holds_it_as_long_as_it_touches_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_STALE_S", 4.0)
     FolderLock(path)
     _rewrite(path, host="elsewhere")
+    touching = threading.Timer(1.5, os.utime, [path])
+    touching.start()
     with pytest.raises(OutputError, match="on elsewhere since"):
         FolderLock(path)
-    old = time.time() - 3600
-    os.utime(path, (old, old))
+    touching.join()
+    start = time.monotonic()
     FolderLock(path).release()
+    assert time.monotonic() - start > 1.0, "nobody has touched it any more"
+
+
+def test_a_lock_that_goes_away_is_not_waited_for(path: Path) -> None:
+    FolderLock(path)
+    _rewrite(path, host="elsewhere")
+    releasing = threading.Timer(0.5, path.unlink)
+    releasing.start()
+    FolderLock(path).release()
+    releasing.join()
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"pid": "x"}'])
-def test_a_lock_that_cannot_be_read_is_respected_while_it_is_young(path: Path, text: str) -> None:
+def test_a_lock_that_cannot_be_read_is_respected_while_it_is_touched(path: Path, text: str) -> None:
     path.write_text(text)
+    touching = threading.Timer(0.3, os.utime, [path])
+    touching.start()
     with pytest.raises(OutputError, match=f"remove {path} if that run is gone"):
         FolderLock(path)
+    touching.join()
     os.utime(path, (0, 0))
     FolderLock(path).release()
 

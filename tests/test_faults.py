@@ -111,8 +111,9 @@ def test_a_folder_that_cannot_be_written_is_told(reference: Reference) -> None:
     assert f"cannot use the output folder {out}" in done.stderr
 
 
-def test_an_output_folder_below_a_file_is_told(reference: Reference) -> None:
-    out = reference.made.star / "out"
+@pytest.mark.parametrize("place", ["a file", "a file system that takes no folders"])
+def test_an_output_folder_that_cannot_be_is_told(reference: Reference, place: str) -> None:
+    out = reference.made.star / "out" if place == "a file" else Path("/proc/hpcsort-out")
     done = run_dying(0, NEVER, *reference.words, "--output-dir", str(out))
     assert done.returncode == OutputError.exit_code
     assert f"cannot use the output folder {out}" in done.stderr

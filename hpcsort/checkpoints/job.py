@@ -197,8 +197,10 @@ def read_record(folder: Path) -> JobRecord | None:
     """
     path = folder / FOLDER / _RECORD
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return JobRecord(**found)
+        record = JobRecord(**json.loads(path.read_text(encoding="utf-8")))
+        if not all(isinstance(part, dict) for part in (record.options, record.others, record.inputs)):
+            raise ValueError("options or inputs are no table")
+        return record
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:

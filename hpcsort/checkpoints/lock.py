@@ -13,8 +13,10 @@ from hpcsort.errors import OutputError
 
 __all__ = ["FolderLock"]
 
-_STALE_S = 300.0
-"""Age at which the lock of another host, which is touched all the time, is one of a run that has died."""
+_STALE_S = 150.0
+"""Age at which the lock of another host is one of a run that has died: it is touched every half minute, and network
+file systems may show that a minute later."""
+_LOOK_S = 1.0
 
 
 class FolderLock:
@@ -22,7 +24,8 @@ class FolderLock:
 
     Parameters
     ----------
-    path : of the lock's file; its folder exists.
+    path : of the lock's file; its folder exists. The lock of another host is waited for until it has been touched or is
+        old, because a job that is queued again may come to another node at once.
 
     Raises
     ------
@@ -55,8 +58,7 @@ class FolderLock:
     def _judge(self, last: bool) -> None:
         """Remove the lock of a run that has died, refuse that of a living one."""
         try:
-            text = self.path.read_text(encoding="utf-8")
-            age_s = time.time() - self.path.stat().st_mtime
+            text, touched = self.path.read_text(encoding="utf-8"), self.path.stat().st_mtime
         except FileNotFoundError:
             return
         try:
@@ -65,7 +67,7 @@ class FolderLock:
             holder = None
         if not isinstance(holder, dict):
             holder = {}
-        if last or _is_alive(holder, age_s):
+        if last or self._is_alive(holder, touched):
             raise OutputError(
                 f"{self.path.parent.parent} is in use by process {holder.get('pid')} on {holder.get('host')} since "
                 f"{holder.get('since')}; wait for it, name another folder, or remove {self.path} if that run is gone."
@@ -79,22 +81,23 @@ class FolderLock:
             else:
                 aside.rename(self.path)
 
-    def touch(self) -> None:
-        """Show that the run is alive."""
-        with suppress(OSError):
-            os.utime(self.path)
+    def _is_alive(self, holder: dict[str, object], touched: float) -> bool:
+        if holder.get("host") == socket.gethostname():
+            pid = holder.get("pid")
+            return isinstance(pid, int) and _process_start(pid) == holder.get("process_start") is not None
+        while time.time() - touched < _STALE_S:
+            time.sleep(_LOOK_S)
+            try:
+                if self.path.stat().st_mtime != touched:
+                    return True
+            except FileNotFoundError:
+                return False
+        return False
 
     def release(self) -> None:
         """Let others in."""
         with suppress(OSError):
             self.path.unlink()
-
-
-def _is_alive(holder: dict[str, object], age_s: float) -> bool:
-    if holder.get("host") != socket.gethostname():
-        return age_s < _STALE_S
-    pid = holder.get("pid")
-    return isinstance(pid, int) and _process_start(pid) == holder.get("process_start") is not None
 
 
 def _process_start(pid: int) -> str | None:

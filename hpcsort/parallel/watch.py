@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from hpcsort.parallel import _guard
 from hpcsort.parallel.comm import Communicator
+from hpcsort.parallel.launch import together
 from hpcsort.parallel.nodearray import NodeArray
 
 __all__ = ["WatchedComm", "watch_ranks"]
@@ -177,19 +178,21 @@ def _share_slots(comm: Communicator) -> tuple[mmap.mmap, int]:
     """Map a file of one slot a rank of the node; nothing of it stays on disk."""
     size = comm.node_size * _guard.SLOT_BYTES
     name = comm.shared_array(_LONGEST_NAME, np.uint8)
-    if comm.node_rank == 0:
-        descriptor, path = tempfile.mkstemp(prefix="hpcsort-")
-        os.truncate(descriptor, size)
-        text = np.frombuffer(os.fsencode(path), np.uint8)
-        name.writable[: len(text)] = text
+    descriptor = -1
+    with together(comm):
+        if comm.node_rank == 0:
+            descriptor, path = tempfile.mkstemp(prefix="hpcsort-")
+            os.truncate(descriptor, size)
+            text = np.frombuffer(os.fsencode(path), np.uint8)
+            name.writable[: len(text)] = text
     name.fence()
-    path = os.fsdecode(name.array.tobytes().rstrip(b"\0"))
-    if comm.node_rank != 0:
-        descriptor = os.open(path, os.O_RDWR)
-    slots = mmap.mmap(descriptor, size)
-    name.fence()
+    place = Path(os.fsdecode(name.array.tobytes().rstrip(b"\0")))
+    with together(comm):
+        if comm.node_rank != 0:
+            descriptor = os.open(place, os.O_RDWR)
+        slots = mmap.mmap(descriptor, size)
     if comm.node_rank == 0:
-        Path(path).unlink()
+        place.unlink()
     name.free()
     return slots, descriptor
 

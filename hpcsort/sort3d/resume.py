@@ -72,7 +72,12 @@ def options_of(folder: Path, **changes: Any) -> SortOptions:
         if value is not None and _is_path(kinds[name]):
             values[name] = Path(value)
     values |= {name: value for name, value in changes.items() if value is not None}
-    return SortOptions(**values | {"output_dir": folder, "resume": True, "overwrite": False})
+    try:
+        return SortOptions(**values | {"output_dir": folder, "resume": True, "overwrite": False})
+    except TypeError as error:
+        raise InputError(
+            f"the record of the sort in {folder} holds options of another kind ({error}); start anew with --overwrite."
+        ) from error
 
 
 def _is_path(kind: Any) -> bool:
