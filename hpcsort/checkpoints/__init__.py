@@ -2,6 +2,7 @@
 
 from hpcsort.checkpoints.codec import pack, settled, unpack
 from hpcsort.checkpoints.files import previous_of, read_checkpoint, write_checkpoint
+from hpcsort.checkpoints.identity import hash_files, options_as_json, options_from_json
 from hpcsort.checkpoints.job import FOLDER, Job, JobRecord, open_job, read_record
 from hpcsort.checkpoints.journal import Journal, no_journal
 from hpcsort.checkpoints.lock import FolderLock
@@ -12,8 +13,11 @@ __all__ = [
     "Job",
     "JobRecord",
     "Journal",
+    "hash_files",
     "no_journal",
     "open_job",
+    "options_as_json",
+    "options_from_json",
     "pack",
     "previous_of",
     "read_checkpoint",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import re
@@ -26,7 +25,7 @@ from hpcsort.sort3d._lists import write_ids
 from hpcsort.sort3d.folders import write_generation_clusters
 from hpcsort.sort3d.options import SortOptions
 
-__all__ = ["claim_folder", "clear_folder", "hash_inputs", "write_clusters", "write_run", "write_table"]
+__all__ = ["claim_folder", "clear_folder", "write_clusters", "write_run", "write_table"]
 
 _PARTITION = r"Cluster_\d{3,}\.txt|Core_set\.txt"
 _BOX = (
@@ -50,7 +49,6 @@ _MINE = {
 _UNFINISHED = r"(\.[0-9a-f]{12}\.)?"
 """What stands before the name of a file that was being written when the machine stopped."""
 _PACKAGES = ("numpy", "scipy", "mpi4py", "h5py", "mrcfile", "starfile", "pandas")
-_PIECES, _PIECE_BYTES = 65, 1 << 16
 _SMEARS = "particles_smears.h5"
 _MOST_COLUMNS = 30
 _DECIMALS = 6
@@ -200,23 +198,6 @@ def _write_smears(folder: Path, table: ParticleTable) -> str | None:
         return None
     write_smears(folder / _SMEARS, table.smears, names.tolist())
     return _SMEARS
-
-
-def hash_inputs(options: SortOptions, table: ParticleTable) -> dict[str, dict[str, Any]]:
-    """SHA-256 of tables and masks; of each stack its size and the hash of pieces spread evenly over it."""
-    hashes: dict[str, dict[str, Any]] = {}
-    files = [options.source] if options.source.is_file() else sorted(options.source.glob("main*/*.txt"))
-    for path in [*files, *options.masks()]:
-        hashes[str(path.absolute())] = {"sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
-    for path in table.stack_paths:
-        size = path.stat().st_size
-        digest = hashlib.sha256()
-        with path.open("rb") as stack:
-            for piece in range(_PIECES):
-                stack.seek(max(size - _PIECE_BYTES, 0) * piece // (_PIECES - 1))
-                digest.update(stack.read(_PIECE_BYTES))
-        hashes[str(path.absolute())] = {"bytes": size, "sha256_of_pieces": digest.hexdigest()}
-    return hashes
 
 
 def write_run(folder: Path, options: SortOptions, ranks: int, inputs: dict[str, Any], results: dict[str, Any]) -> None:

@@ -20,10 +20,10 @@ from hpcsort.sort3d.learning import SUBSPACE_ITERATIONS
 from hpcsort.sort3d.memory import plan_memory
 from hpcsort.sort3d.null import null_distribution, null_survey, solve_by_survey, weigh_survey
 from hpcsort.sort3d.options import SortOptions
-from hpcsort.sort3d.outputs import claim_folder, clear_folder, hash_inputs
+from hpcsort.sort3d.outputs import claim_folder, clear_folder
 from hpcsort.sort3d.problem import Problem, pose_problem
 from hpcsort.sort3d.results import Group, core_rows, describe_groups, particles_by_row, write_results
-from hpcsort.sort3d.resume import record_of
+from hpcsort.sort3d.resume import hash_inputs, record_of
 from hpcsort.sort3d.sizes import smallest_group
 from hpcsort.sort3d.source import Source, read_source
 from hpcsort.sort3d.support import NullLevels, Support, carried_over, null_lines, supported

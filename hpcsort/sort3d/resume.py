@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import asdict
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from hpcsort import __version__
-from hpcsort.checkpoints import JobRecord, read_record
+from hpcsort.checkpoints import JobRecord, hash_files, options_as_json, options_from_json, read_record
 from hpcsort.errors import InputError
 from hpcsort.io import ParticleTable
 from hpcsort.kernels import backend, instruction_set
 from hpcsort.sort3d.options import SortOptions
-from hpcsort.sort3d.outputs import hash_inputs
 
-__all__ = ["PROGRAM", "is_finished", "options_of", "record_of"]
+__all__ = ["PROGRAM", "hash_inputs", "is_finished", "options_of", "record_of"]
 
 PROGRAM = "sort3d"
 _WITHOUT_EFFECT = frozenset(
@@ -30,9 +26,7 @@ _WITHOUT_EFFECT = frozenset(
 
 def record_of(options: SortOptions, table: ParticleTable) -> JobRecord:
     """Return what a sort is a sort of; reads the inputs' hashes."""
-    values = {
-        name: str(value.absolute()) if isinstance(value, Path) else value for name, value in asdict(options).items()
-    }
+    values = options_as_json(options)
     return JobRecord(
         PROGRAM,
         __version__,
@@ -41,6 +35,12 @@ def record_of(options: SortOptions, table: ParticleTable) -> JobRecord:
         hash_inputs(options, table),
         f"{backend()} {instruction_set()}",
     )
+
+
+def hash_inputs(options: SortOptions, table: ParticleTable) -> dict[str, dict[str, Any]]:
+    """Hashes of the particles' table (or the refinement's texts), of the masks, and of the stacks."""
+    tables = [options.source] if options.source.is_file() else sorted(options.source.glob("main*/*.txt"))
+    return hash_files([*tables, *options.masks()], table.stack_paths)
 
 
 def is_finished(folder: Path) -> bool:
@@ -65,20 +65,5 @@ def options_of(folder: Path, **changes: Any) -> SortOptions:
     record = read_record(folder)
     if record is None or record.program != PROGRAM:
         raise InputError(f"{folder} holds no sort that could go on; name the --output-dir of one.")
-    kinds = get_type_hints(SortOptions)
-    known = {field.name for field in dataclasses.fields(SortOptions)}
-    values = {name: value for name, value in (record.options | record.others).items() if name in known}
-    for name, value in values.items():
-        if value is not None and _is_path(kinds[name]):
-            values[name] = Path(value)
-    values |= {name: value for name, value in changes.items() if value is not None}
-    try:
-        return SortOptions(**values | {"output_dir": folder, "resume": True, "overwrite": False})
-    except TypeError as error:
-        raise InputError(
-            f"the record of the sort in {folder} holds options of another kind ({error}); start anew with --overwrite."
-        ) from error
-
-
-def _is_path(kind: Any) -> bool:
-    return kind is Path or (isinstance(kind, UnionType) and Path in get_args(kind))
+    values = record.options | record.others | {name: value for name, value in changes.items() if value is not None}
+    return options_from_json(SortOptions, values | {"output_dir": folder, "resume": True, "overwrite": False})
