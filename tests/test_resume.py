@@ -197,7 +197,7 @@ def test_another_version_is_refused_by_name(stopped: _Stopped, monkeypatch: pyte
 def test_a_folder_without_a_sort_is_refused(tmp_path: Path) -> None:
     done = run_dying(0, NEVER, "resume", str(tmp_path))
     assert done.returncode == InputError.exit_code
-    assert f"{tmp_path} holds no sort that could go on" in done.stderr
+    assert f"{tmp_path} holds no run that could go on" in done.stderr
 
 
 def test_a_second_sort_in_the_folder_is_refused(stopped: _Stopped) -> None:

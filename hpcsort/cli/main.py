@@ -15,7 +15,7 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "sort3d": "Sort a particle stack into reproducible 3D groups.",
-    "resume": "Go on with a sort that was stopped.",
+    "resume": "Go on with a run that was stopped.",
     "match": "Find the poses of particles by projection matching.",
     "reconstruct": "Reconstruct a map, its half-maps and their FSC.",
     "extract-pairs": "Cut particle pairs from untilted and tilted micrographs.",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import click
 
 __all__ = ["command"]
+
+_PROGRAMS = {"sort3d": ("hpcsort.sort3d", "resume_sort")}
+"""Program -> package, and the function of it that goes on; that returns None where there is nothing to do."""
 
 _EXAMPLES = """\b
 Examples:
@@ -16,7 +20,7 @@ Examples:
 """
 
 
-@click.command("resume", short_help="Go on with a sort that was stopped.", epilog=_EXAMPLES)
+@click.command("resume", short_help="Go on with a run that was stopped.", epilog=_EXAMPLES)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--checkpoint-minutes", type=float, help="Time between two checkpoints. [as before]")
 @click.option("--watchdog-minutes", type=float, help="Report a rank that does not answer for so long. [as before]")
@@ -24,19 +28,21 @@ Examples:
 @click.option("--overhead", type=float, help="Memory in GB a node that is left to others. [as before]")
 @click.option("--quiet", is_flag=True, default=None, help="Write the story to log.txt only.")
 def command(folder: Path, **changes: Any) -> None:
-    """Go on with the sort in FOLDER from its last checkpoint.
+    """Go on with the run in FOLDER from its last checkpoint.
 
-    Options and input are those with which it began; a sort that has come to its end is left as it is. The number of
-    ranks may be another: the results are the same bytes as those of a sort that was never stopped.
+    Options and input are those with which it began; a run that has come to its end is left as it is. The number of
+    ranks may be another: the results are the same bytes as those of a run that was never stopped.
     """
     # imported late, so that the help answers at once
+    from hpcsort.checkpoints import read_record
+    from hpcsort.errors import InputError
     from hpcsort.parallel import get_comm, together
-    from hpcsort.sort3d import is_finished, options_of, sort3d
 
     comm = get_comm()
     with together(comm):
-        options, finished = options_of(folder, **changes), is_finished(folder)
-    if not finished:
-        sort3d(options, comm)
-    elif comm.is_root:
-        click.echo(f"The sort in {folder} has come to its end; there is nothing to do.")
+        record = read_record(folder)
+        if record is None or record.program not in _PROGRAMS:
+            raise InputError(f"{folder} holds no run that could go on; name the output folder of one.")
+    package, name = _PROGRAMS[record.program]
+    if getattr(importlib.import_module(package), name)(folder, comm, **changes) is None and comm.is_root:
+        click.echo(f"The run in {folder} has come to its end; there is nothing to do.")

@@ -167,7 +167,7 @@ def command(
     if not finished:
         sort3d(options, comm)
     elif comm.is_root:
-        click.echo(f"The sort in {folder} has come to its end; there is nothing to do.")
+        click.echo(f"The run in {folder} has come to its end; there is nothing to do.")
 
 
 def _tell_smearing(folder: Path | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -23,13 +25,13 @@ from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.outputs import claim_folder, clear_folder
 from hpcsort.sort3d.problem import Problem, pose_problem
 from hpcsort.sort3d.results import Group, core_rows, describe_groups, particles_by_row, write_results
-from hpcsort.sort3d.resume import hash_inputs, record_of
+from hpcsort.sort3d.resume import hash_inputs, is_finished, options_of, record_of
 from hpcsort.sort3d.sizes import smallest_group
 from hpcsort.sort3d.source import Source, read_source
 from hpcsort.sort3d.support import NullLevels, Support, carried_over, null_lines, supported
 from hpcsort.volumes import resample_map
 
-__all__ = ["Group", "SortResult", "sort3d"]
+__all__ = ["Group", "SortResult", "resume_sort", "sort3d"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,25 @@ def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
             watchdog_minutes=options.watchdog_minutes,
         ) as job:
             return _sort(source, job)
+
+
+def resume_sort(folder: Path, comm: Communicator, **changes: Any) -> SortResult | None:
+    """Go on with the sort in a folder; None if it has come to its end. Collective.
+
+    Parameters
+    ----------
+    folder : of the sort.
+    comm : all ranks, as many as there are now.
+    changes : options on which results do not depend; None leaves one as it was.
+
+    Raises
+    ------
+    HpcsortError
+        There is no sort in the folder, or what it is a sort of has changed.
+    """
+    with together(comm):
+        options, finished = options_of(folder, **changes), is_finished(folder)
+    return None if finished else sort3d(options, comm)
 
 
 def _sort(source: Source, job: Job) -> SortResult:
