@@ -185,13 +185,13 @@ def test_a_changed_stack_is_refused_by_name(stopped: _Stopped) -> None:
 
 
 def test_another_version_is_refused_by_name(stopped: _Stopped, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpcsort.checkpoints import job
     from hpcsort.parallel import SerialComm
-    from hpcsort.sort3d import options_of, resume, sort3d
+    from hpcsort.sort3d import resume_sort
 
-    monkeypatch.setattr(resume, "__version__", "99.0")
-    options = options_of(stopped.out)
+    monkeypatch.setattr(job, "__version__", "99.0")
     with pytest.raises(InputError, match=r"begun with version .* and cannot go on with 99\.0"):
-        sort3d(options, SerialComm())
+        resume_sort(stopped.out, SerialComm())
 
 
 def test_a_folder_without_a_sort_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from hpcsort.checkpoints.codec import pack, settled, unpack
 from hpcsort.checkpoints.files import previous_of, read_checkpoint, write_checkpoint
 from hpcsort.checkpoints.identity import hash_files, options_as_json, options_from_json
-from hpcsort.checkpoints.job import FOLDER, Job, JobRecord, open_job, read_record
+from hpcsort.checkpoints.job import FOLDER, Job, JobRecord, is_finished, open_job, options_to_resume, read_record
 from hpcsort.checkpoints.journal import Journal, no_journal
 from hpcsort.checkpoints.lock import FolderLock
 
@@ -14,10 +14,12 @@ __all__ = [
     "JobRecord",
     "Journal",
     "hash_files",
+    "is_finished",
     "no_journal",
     "open_job",
     "options_as_json",
     "options_from_json",
+    "options_to_resume",
     "pack",
     "previous_of",
     "read_checkpoint",

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
+from hpcsort import __version__
 from hpcsort.checkpoints.files import previous_of, read_checkpoint, write_checkpoint
+from hpcsort.checkpoints.identity import options_as_json, options_from_json
 from hpcsort.checkpoints.journal import Journal
 from hpcsort.checkpoints.lock import FolderLock
 from hpcsort.errors import InputError, OptionError
 from hpcsort.io import write_text_atomically
+from hpcsort.kernels import backend, instruction_set
 from hpcsort.parallel import Communicator, stop_signals, together, watch_ranks
 
-__all__ = ["FOLDER", "Job", "JobRecord", "open_job", "read_record"]
+__all__ = ["FOLDER", "Job", "JobRecord", "is_finished", "open_job", "options_to_resume", "read_record"]
+
+Options = TypeVar("Options")
 
 FOLDER = "checkpoint"
 """Folder inside a run's own one."""
@@ -46,6 +51,27 @@ class JobRecord:
     inputs: dict[str, dict[str, Any]]
     kernels: str
     finished: bool = False
+
+    @classmethod
+    def of(cls, program: str, options: Any, without_effect: Collection[str], inputs: dict[str, Any]) -> Self:
+        """Record of a run of this version with these kernels.
+
+        Parameters
+        ----------
+        program : its command.
+        options : dataclass.
+        without_effect : names of those on which results do not depend.
+        inputs : from `hash_files`.
+        """
+        values = options_as_json(options)
+        return cls(
+            program,
+            __version__,
+            {name: value for name, value in values.items() if name not in without_effect},
+            {name: value for name, value in values.items() if name in without_effect},
+            inputs,
+            f"{backend()} {instruction_set()}",
+        )
 
     def check(self, now: JobRecord) -> None:
         """Refuse to go on with this run as something else.
@@ -205,6 +231,34 @@ def read_record(folder: Path) -> JobRecord | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}); start the run anew with --overwrite.") from error
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a folder holds a run that has come to its end."""
+    record = read_record(folder)
+    return record is not None and record.finished
+
+
+def options_to_resume(folder: Path, program: str, kind: type[Options], **changes: Any) -> Options:
+    """Return the options with which the run in a folder goes on.
+
+    Parameters
+    ----------
+    folder : of the run.
+    program : whose it is.
+    kind : dataclass of its options; it has ``output_dir``, ``resume`` and ``overwrite``.
+    changes : options on which results do not depend; None leaves one as it was.
+
+    Raises
+    ------
+    InputError
+        There is no such run in the folder, or its record is damaged.
+    """
+    record = read_record(folder)
+    if record is None or record.program != program:
+        raise InputError(f"{folder} holds no {program} that could go on; name the --output-dir of one.")
+    values = record.options | record.others | {name: value for name, value in changes.items() if value is not None}
+    return options_from_json(kind, values | {"output_dir": folder, "resume": True, "overwrite": False})
 
 
 def _write_record(place: Path, record: JobRecord) -> None:

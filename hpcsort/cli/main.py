@@ -18,6 +18,8 @@ _COMMANDS = {
     "resume": "Go on with a run that was stopped.",
     "match": "Find the poses of particles by projection matching.",
     "reconstruct": "Reconstruct a map, its half-maps and their FSC.",
+    "cl2d": "Classify particles in 2D: levels, cores, stable cores.",
+    "cluster-averages": "Group class averages into families of like views.",
     "extract-pairs": "Cut particle pairs from untilted and tilted micrographs.",
     "simulate": "Simulate particles of a molecule in several states.",
     "demo": "Simulate a small data set, sort it, and compare with the truth.",

@@ -10,7 +10,7 @@ import click
 
 __all__ = ["command"]
 
-_PROGRAMS = {"sort3d": ("hpcsort.sort3d", "resume_sort")}
+_PROGRAMS = {"sort3d": ("hpcsort.sort3d", "resume_sort"), "cl2d": ("hpcsort.cl2d", "resume_cl2d")}
 """Program -> package, and the function of it that goes on; that returns None where there is nothing to do."""
 
 _EXAMPLES = """\b

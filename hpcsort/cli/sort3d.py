@@ -145,8 +145,9 @@ def command(
     log.txt and run.json. Underscores serve as well as dashes: --output_dir is --output-dir.
     """
     # imported late, so that the help answers at once
+    from hpcsort.checkpoints import is_finished
     from hpcsort.parallel import get_comm, together
-    from hpcsort.sort3d import SortOptions, is_finished, sort3d
+    from hpcsort.sort3d import SortOptions, sort3d
 
     comm = get_comm()
     if check_smearing:

@@ -6,11 +6,12 @@ from hpcsort.io.eman_stack import read_eman_stack
 from hpcsort.io.files import atomic_write, write_text_atomically
 from hpcsort.io.hdf_stack import HdfStack
 from hpcsort.io.images import BadImage, ImageReader, find_bad_images, judge_images
-from hpcsort.io.inputs import read_any_map, read_input
+from hpcsort.io.inputs import read_any_map, read_bare_stack, read_input, table_of_frame
 from hpcsort.io.mrc import MrcStack, read_map, write_map, write_stack
 from hpcsort.io.particles import ParticleTable, read_particles
 from hpcsort.io.smear_table import read_smears, write_smears
 from hpcsort.io.smears import Smears
+from hpcsort.io.stacks import find_stacks, open_stack
 from hpcsort.io.star import read_tables, write_particles, write_tables
 
 __all__ = [
@@ -22,8 +23,11 @@ __all__ = [
     "Smears",
     "atomic_write",
     "find_bad_images",
+    "find_stacks",
     "judge_images",
+    "open_stack",
     "read_any_map",
+    "read_bare_stack",
     "read_cryosparc",
     "read_eman_stack",
     "read_hdf_map",
@@ -32,6 +36,7 @@ __all__ = [
     "read_particles",
     "read_smears",
     "read_tables",
+    "table_of_frame",
     "write_hdf_map",
     "write_map",
     "write_particles",

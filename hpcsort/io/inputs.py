@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from hpcsort.errors import InputError
+from hpcsort.io._assemble import check_arguments, table_fields
 from hpcsort.io._h5 import SUFFIXES, starts_as_hdf5
 from hpcsort.io.cryosparc import read_cryosparc
 from hpcsort.io.eman_hdf import read_hdf_map
 from hpcsort.io.eman_stack import read_eman_stack
 from hpcsort.io.mrc import read_map
 from hpcsort.io.particles import ParticleTable, read_particles
+from hpcsort.io.stacks import open_stack, relion_name
 
-__all__ = ["read_any_map", "read_input"]
+__all__ = ["read_any_map", "read_bare_stack", "read_input", "table_of_frame"]
 
 _IMAGES = frozenset({".mrc", ".mrcs", ".map", ".ccp4", ".tif", ".tiff", ".spi", ".img", ".hed"})
 _START = 65536
@@ -77,6 +80,67 @@ def read_input(
     return read_eman_stack(
         path, datadir=datadir, angpix=angpix, need_images=need_images, need_poses=need_poses, need_ctf=need_ctf
     )
+
+
+def table_of_frame(
+    source: Path,
+    frame: pd.DataFrame,
+    optics: pd.DataFrame | None = None,
+    *,
+    angpix: float | None = None,
+    need_images: bool = True,
+    need_poses: bool = False,
+    need_ctf: bool = False,
+) -> ParticleTable:
+    """Make a particle table from columns named as RELION does.
+
+    Parameters
+    ----------
+    source
+        Where they come from, for messages and as the place from which stacks are looked for.
+    frame, optics
+        Particles and their optics groups.
+    angpix, need_images, need_poses, need_ctf
+        As `read_particles`.
+
+    Raises
+    ------
+    InputError
+        As `read_particles`.
+    """
+    fields = table_fields(
+        source,
+        frame,
+        optics,
+        datadir=None,
+        angpix=angpix,
+        need_images=need_images,
+        need_poses=need_poses,
+        need_ctf=need_ctf,
+    )
+    order = ("particles",) if optics is None else ("optics", "particles")
+    return ParticleTable(**fields, block_name="particles", block_order=order, other_blocks={})
+
+
+def read_bare_stack(path: Path, *, angpix: float | None = None) -> ParticleTable:
+    """Make a particle table of all images of a stack, without poses and CTF.
+
+    Raises
+    ------
+    InputError
+        If the stack cannot be read, or neither it nor ``angpix`` tells the pixel size.
+    """
+    check_arguments(path, None, angpix)
+    stack = open_stack(path)
+    count, pixel_A = len(stack), angpix or stack.voxel_A
+    stack.close()
+    if not pixel_A > 0:
+        raise InputError(f"the header of {path} tells no pixel size; give it with --angpix")
+    frame = pd.DataFrame({"rlnImageName": [relion_name(index, path.name) for index in range(count)]})
+    frame["rlnOpticsGroup"] = 1
+    optics = {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["opticsGroup1"], "rlnImagePixelSize": [pixel_A]}
+    optics |= {"rlnImageSize": [stack.shape[2]], "rlnImageDimensionality": [2]}
+    return table_of_frame(path, frame, pd.DataFrame(optics), angpix=angpix)
 
 
 def read_any_map(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], float]:

@@ -11,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hpcsort.checkpoints import FOLDER as CHECKPOINTS
-from hpcsort.checkpoints import Job, open_job
+from hpcsort.checkpoints import Job, is_finished, open_job, options_to_resume
 from hpcsort.io import write_map
 from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_of_node_GB, together
 from hpcsort.reconstruction import GroupMaps, reconstruct_groups
@@ -25,7 +25,7 @@ from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.outputs import claim_folder, clear_folder
 from hpcsort.sort3d.problem import Problem, pose_problem
 from hpcsort.sort3d.results import Group, core_rows, describe_groups, particles_by_row, write_results
-from hpcsort.sort3d.resume import hash_inputs, is_finished, options_of, record_of
+from hpcsort.sort3d.resume import PROGRAM, hash_inputs, record_of
 from hpcsort.sort3d.sizes import smallest_group
 from hpcsort.sort3d.source import Source, read_source
 from hpcsort.sort3d.support import NullLevels, Support, carried_over, null_lines, supported
@@ -103,7 +103,8 @@ def resume_sort(folder: Path, comm: Communicator, **changes: Any) -> SortResult 
         There is no sort in the folder, or what it is a sort of has changed.
     """
     with together(comm):
-        options, finished = options_of(folder, **changes), is_finished(folder)
+        options = options_to_resume(folder, PROGRAM, SortOptions, **changes)
+        finished = is_finished(folder)
     return None if finished else sort3d(options, comm)
 
 
