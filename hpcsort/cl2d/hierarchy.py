@@ -70,7 +70,8 @@ def draw_hierarchy(paths: Sequence[Labels], averages: Sequence[npt.NDArray[np.fl
     """Draw the tree of classes as PNG: averages, a column for each level, lines as wide as the flow of particles."""
     order = _order(paths, [len(images) for images in averages])
     tallest = max(len(images) for images in averages)
-    figure = Figure(figsize=(1.6 + 1.9 * len(paths), 0.8 + 0.55 * tallest), layout="constrained")
+    width, height = 1.6 + 1.9 * len(paths), 0.8 + 0.55 * tallest
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(-0.5, len(paths) - 0.5), ylim=(1.0, 0.0), xticks=range(len(paths)), yticks=[])
     axes.set_xticklabels([f"level {level}: {len(images)}" for level, images in enumerate(averages)])
@@ -83,9 +84,11 @@ def draw_hierarchy(paths: Sequence[Labels], averages: Sequence[npt.NDArray[np.fl
         ends = heights[level][int(row["class"]) - 1], heights[level + 1][int(row["next_class"]) - 1]
         axes.plot([level, level + 1], ends, color="#4575b4", alpha=0.6, linewidth=0.3 + 3 * share, zorder=1)
     half = 0.42 / tallest
+    # square, whatever the units of either axis
+    half_across = half * height * len(paths) / width
     for level, images in enumerate(averages):
-        for image, height in zip(images, heights[level], strict=True):
-            place = (level - 0.13, level + 0.13, height + half, height - half)
+        for image, middle in zip(images, heights[level], strict=True):
+            place = (level - half_across, level + half_across, middle + half, middle - half)
             axes.imshow(image, cmap="gray", extent=place, aspect="auto", zorder=2)
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)

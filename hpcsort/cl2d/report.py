@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
 from hpcsort.cl2d.hierarchy import draw_hierarchy
 from hpcsort.cl2d.outputs import FinishedLevel, class_table
@@ -103,6 +104,8 @@ def _convergence(done: Sequence[FinishedLevel]) -> Figure:
         start += len(history)
     left.set(xlabel="iteration", ylabel="mean score")
     right.set(xlabel="iteration", ylabel="changed particles (%)", yscale="log")
+    right.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    right.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
