@@ -70,7 +70,8 @@ def test_no_command_shows_the_commands_and_fails() -> None:
         (("sort4d",), "there is no command 'sort4d'; did you mean 'sort3d'?"),
         (
             ("xyz",),
-            "there is no command 'xyz'; choose one of sort3d, resume, match, reconstruct, cl2d, cluster-averages, extract-pairs, simulate, demo.",
+            "there is no command 'xyz'; choose one of sort3d, resume, match, reconstruct, cl2d, cluster-averages, "
+            "extract-pairs, simulate, demo.",
         ),
         (("sort3d", "--instak", "x"), "--instack"),
         (("sort3d", "--instack", "x", "--img_per_group", "9"), "--img-per-grp"),
