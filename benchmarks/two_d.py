@@ -164,6 +164,7 @@ def main() -> None:
     given = parser.parse_args()
     with threadpool_limits(1), tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
         print(speed(64), "\n")
         head = True
         for snr in map(float, given.snr.split(",")):
