@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,9 @@ def options_of(made: dict[str, Path], output: Path, **more: object) -> PairOptio
     plain: dict[str, object] = {"box_px": 16, "invert": False, "quiet": True, "report": False}
     plain |= {"pairs": made["pairs"], "coordinates": (made["picks"],)}
     return PairOptions(output=output, **(plain | more))  # type: ignore[arg-type]
+
+
+def digests(out: Path) -> dict[str, str]:
+    """SHA-256 of every result by its name."""
+    files = sorted(path for path in out.iterdir() if path.is_file() and path.name != "log.txt")
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from mpi_helpers import run_alone, run_mpi
-from pairs_cases import ctf_table, options_of, write_micrograph, write_pos, write_set
+from pairs_cases import ctf_table, digests, options_of, write_micrograph, write_pos, write_set
 
 from hpcsort.cli.main import cli
 from hpcsort.errors import InputError, OptionError, OutputError
@@ -300,7 +299,7 @@ def test_every_number_of_ranks_writes_the_same_bytes(tmp_path: Path) -> None:
         else:
             done = run_mpi(ranks, "-c", _MAIN, *words.split(), str(out))
             assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        sums.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())})
+        sums.append(digests(out))
     assert len(sums[0]) == 8
     assert sums[0] == sums[1] == sums[2]
 

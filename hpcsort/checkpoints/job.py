@@ -123,12 +123,16 @@ class Job:
     journal : of its steps.
     record : what it is; on rank 0, else None.
     notes : sentences for the log.
+    stop : names the signal by which this rank is asked to end, or "".
+    next_step : what a user does then, a clause.
     """
 
     comm: Communicator
     journal: Journal
     record: JobRecord | None
     notes: list[str]
+    stop: Callable[[], str]
+    next_step: str
     _place: Path
 
     def begin(self) -> None:
@@ -204,7 +208,7 @@ def open_job(
                 stop=stop,
                 next_step=next_step,
             )
-            yield Job(watched, journal, record, notes, place)
+            yield Job(watched, journal, record, notes, stop, next_step, place)
     finally:
         if lock is not None:
             lock.release()
@@ -239,14 +243,17 @@ def is_finished(folder: Path) -> bool:
     return record is not None and record.finished
 
 
-def options_to_resume(folder: Path, program: str, kind: type[Options], **changes: Any) -> Options:
+def options_to_resume(
+    folder: Path, program: str, kind: type[Options], folder_option: str = "output_dir", **changes: Any
+) -> Options:
     """Return the options with which the run in a folder goes on.
 
     Parameters
     ----------
     folder : of the run.
     program : whose it is.
-    kind : dataclass of its options; it has ``output_dir``, ``resume`` and ``overwrite``.
+    kind : dataclass of its options; it has ``resume`` and ``overwrite``.
+    folder_option : its option that names the folder.
     changes : options on which results do not depend; None leaves one as it was.
 
     Raises
@@ -256,9 +263,9 @@ def options_to_resume(folder: Path, program: str, kind: type[Options], **changes
     """
     record = read_record(folder)
     if record is None or record.program != program:
-        raise InputError(f"{folder} holds no {program} that could go on; name the --output-dir of one.")
+        raise InputError(f"{folder} holds no {program} that could go on; name the output folder of one.")
     values = record.options | record.others | {name: value for name, value in changes.items() if value is not None}
-    return options_from_json(kind, values | {"output_dir": folder, "resume": True, "overwrite": False})
+    return options_from_json(kind, values | {folder_option: folder, "resume": True, "overwrite": False})
 
 
 def _write_record(place: Path, record: JobRecord) -> None:

@@ -72,6 +72,11 @@ Examples:
 @click.option(
     "--workers", type=int, default=1, show_default=True, help="Micrograph pairs that each rank works on at a time."
 )
+@click.option(
+    "--watchdog-minutes", type=float, default=60.0, show_default=True,
+    help="Report a rank that does not answer for so long, and end the run; 0 waits for ever.",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on with this very run where its folder holds one: for job scripts.")
 @click.option("--overwrite", is_flag=True, help="Replace existing output.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 def command(coordinates: tuple[Path, ...], **values: Any) -> None:
@@ -81,13 +86,19 @@ def command(coordinates: tuple[Path, ...], **values: Any) -> None:
     kept only if both windows are whole. Tilt and axis are fitted to the coordinates of each pair of micrographs.
 
     Writes untilted.mrcs and tilted.mrcs with STAR files of equal rows, pairs.star, .xmd files for Xmipp, losses.csv and
-    report.html into the folder of --output. Micrographs or coordinates that are missing end in the report.
+    report.html into the folder of --output. Micrographs or coordinates that are missing end in the report. Micrograph
+    pairs that are done are kept: a run that was stopped goes on with `hpcsort resume`, or with --resume.
     """
     # imported late, so that the help answers at once
+    from hpcsort.checkpoints import is_finished
     from hpcsort.pairs import PairOptions, extract_pairs
     from hpcsort.parallel import get_comm, together
 
     comm = get_comm()
     with together(comm):
         options = PairOptions(coordinates=coordinates, **values)
-    extract_pairs(options, comm, lambda text: None if options.quiet else click.echo(text))
+        finished = options.resume and is_finished(options.output)
+    if not finished:
+        extract_pairs(options, comm, lambda text: None if options.quiet else click.echo(text))
+    elif comm.is_root:
+        click.echo(f"The run in {options.output} has come to its end; there is nothing to do.")

@@ -22,6 +22,7 @@ Examples:
   hpcsort reconstruct sorted/particles.star --output maps/g2 --class 2 --sym c4
   hpcsort reconstruct particles.star --output maps/core --list sorted/Core_set.txt
   mpiexec -n 8 hpcsort reconstruct --refinement-dir refinement --output maps/smeared --mask mask.mrc
+  hpcsort reconstruct 2d/level_02/particles.star --rct pairs --output rct/map
 """
 
 
@@ -68,6 +69,14 @@ def _reader(
     return read
 
 
+def _refuse_with_rct(particles: Path | None, given: list[str]) -> None:
+    """Refuse what does not belong to a random conical tilt."""
+    if particles is None:
+        raise OptionError("--rct needs the 2D classes of the untilted particles; give their STAR file as INPUT")
+    if given:
+        raise OptionError(f"{given[0]} does not go with --rct; leave it out")
+
+
 @click.command("reconstruct", short_help="Make map, half-maps and FSC of particles.", epilog=_EXAMPLES)
 @click.argument("particles", required=False, metavar="[INPUT]", type=click.Path(path_type=Path))
 @click.option(
@@ -82,6 +91,15 @@ def _reader(
 @click.option("--sym", help="Point group of the map: c1, c4, d2, t, o, i ... [the refinement's, or c1]")
 @click.option("--radius", type=int, help="Particle radius in pixels. [the refinement's, or box // 2 - 2]")
 @click.option("--mask", type=click.Path(path_type=Path), help="3D mask in which the FSC is measured. [a soft sphere]")
+@click.option("--rct", type=click.Path(path_type=Path), help="Random conical tilt with the pairs in this folder.")
+@click.option(
+    "--tilt-sign", type=click.Choice(["auto", "+", "-"]), default="auto", show_default=True,
+    help="Of --rct, it decides the hand. [as extract-pairs found it]",
+)  # fmt: skip
+@click.option(
+    "--centring-rounds", "rounds", type=int, default=5, show_default=True, help="How often --rct centres tilted images."
+)
+@click.option("--max-shift", "max_shift_px", type=float, help="How far it may shift them, px. [a tenth of the box]")
 @click.option("--halves/--no-halves", default=True, show_default=True, help="Half-maps, and a filter by their FSC.")
 @click.option("--pad", type=int, default=2, show_default=True, help="Padding of the Fourier volumes.")
 @click.option("--best-pose", is_flag=True, help="Leave smears aside and use the likeliest pose of each particle.")
@@ -106,8 +124,12 @@ def command(
     class_text: str | None,
     notapplybckgnoise: bool,
     passthrough: Path | None,
-    angpix: float | None,
     datadir: Path | None,
+    angpix: float | None,
+    rct: Path | None,
+    tilt_sign: str,
+    rounds: int,
+    max_shift_px: float | None,
     **values: Any,
 ) -> None:
     """Make map, half-maps and their FSC from exactly the chosen particles.
@@ -116,14 +138,29 @@ def command(
     stack of EMAN2, or a MERIDIEN directory. Smeared particles are inserted with all poses and their probabilities.
     Halves are those of the input, else random. Writes STEM.mrc, STEM_half1.mrc, STEM_half2.mrc and STEM_fsc.txt; the
     map is filtered by the FSC, the half-maps are not.
+
+    With --rct INPUT holds 2D classes of the untilted particles of extract-pairs (from cl2d or RELION). Each class, or
+    each of --class, gets a map from its tilted images, and STEM_class001.star with their poses.
     """
     # imported late, so that the help answers at once
     from hpcsort.parallel import get_comm, together
-    from hpcsort.reconstruction import ReconstructOptions, reconstruct
+    from hpcsort.reconstruction import ConicalOptions, ReconstructOptions, reconstruct, reconstruct_conical
 
     comm = get_comm()
     with together(comm):
         apply_noise = not notapplybckgnoise
         options = ReconstructOptions(classes=_classes(class_text), apply_noise=apply_noise, **values)
-        read = _reader(particles, refinement_dir, iteration, apply_noise, passthrough, datadir, angpix)
-    reconstruct(options, read, comm, lambda text: None if options.quiet else click.echo(text))
+        if rct is None:
+            read = _reader(particles, refinement_dir, iteration, apply_noise, passthrough, datadir, angpix)
+        else:
+            given: dict[str, object] = {"--refinement-dir": refinement_dir, "--niter-for-sorting": iteration}
+            given |= {"--list": options.listing, "--sym": options.sym, "--mask": options.mask}
+            given |= {"--passthrough": passthrough, "--no-halves": None if options.halves else True}
+            given |= {"--best-pose": options.best_pose or None}
+            _refuse_with_rct(particles, [name for name, value in given.items() if value is not None])
+            assert particles is not None
+            conical = ConicalOptions(particles, rct, options, tilt_sign, rounds, max_shift_px, datadir, angpix)
+    if rct is not None:
+        reconstruct_conical(conical, comm)
+    else:
+        reconstruct(options, read, comm, lambda text: None if options.quiet else click.echo(text))

@@ -10,7 +10,11 @@ import click
 
 __all__ = ["command"]
 
-_PROGRAMS = {"sort3d": ("hpcsort.sort3d", "resume_sort"), "cl2d": ("hpcsort.cl2d", "resume_cl2d")}
+_PROGRAMS = {
+    "sort3d": ("hpcsort.sort3d", "resume_sort"),
+    "cl2d": ("hpcsort.cl2d", "resume_cl2d"),
+    "extract-pairs": ("hpcsort.pairs", "resume_pairs"),
+}
 """Program -> package, and the function of it that goes on; that returns None where there is nothing to do."""
 
 _EXAMPLES = """\b

@@ -4,7 +4,7 @@ from hpcsort.pairs.ctfs import MicrographCtf, read_ctfs
 from hpcsort.pairs.extract import ExtractedPair, SideRows, extract_pair
 from hpcsort.pairs.options import PairOptions
 from hpcsort.pairs.plan import Loss, Plan, PlannedPair, Side, make_plan
-from hpcsort.pairs.program import PairsResult, extract_pairs
+from hpcsort.pairs.program import PairsResult, extract_pairs, resume_pairs
 from hpcsort.pairs.tilt import TiltFit, fit_tilt
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "extract_pair",
     "extract_pairs",
     "fit_tilt",
+    "is_finished",
     "make_plan",
     "read_ctfs",
+    "resume_pairs",
 ]

@@ -202,7 +202,8 @@ def _cut(side: Side, rows: npt.NDArray[np.int64], options: PairOptions, fit: Til
     flip = side.ctf if options.phase_flip else None
     each = follows and flip is not None
     image, dust = _preprocessed(image, side, shape, options, None if each else flip)
-    if not np.isfinite(image).all():
+    spread = mean_and_deviation(image)[1]
+    if not np.isfinite(spread):
         raise InputError(f"{side.path} has pixels that are not finite numbers; mend it, or do not give --no-dust")
     sign, sigmas, defocus = 0, 0.0, np.zeros(len(rows))
     if follows and side.ctf is not None and fit is not None:
@@ -216,8 +217,7 @@ def _cut(side: Side, rows: npt.NDArray[np.int64], options: PairOptions, fit: Til
     else:
         windows = cut_windows(image, nearest_pixels(scaled), options.box_px)
     rest = np.zeros_like(scaled) if options.subpixel else scaled - nearest_pixels(scaled)
-    average = windows.mean(axis=(1, 2), dtype=np.float64)
-    spread = mean_and_deviation(image)[1]
+    average = np.array([window.mean(dtype=np.float64) for window in windows])
     if options.invert:
         spread /= _invert(windows, image, options.compat)
     blank = normalize_windows(windows, options.normalize, options.radius_px, spread)
@@ -268,8 +268,10 @@ def _centre(side: Side) -> Floats:
 def _invert(windows: npt.NDArray[np.float32], image: npt.NDArray[np.float32], compat: bool) -> float:
     """Change the sign; the original also stretches the micrograph to 0 ... 1. Returns its range."""
     np.negative(windows, out=windows)
+    if not compat:
+        return 1.0
     low, high = float(image.min()), float(image.max())
-    if not compat or high <= low:
+    if high <= low:
         return 1.0
     windows += np.float32(high)
     windows /= np.float32(high - low)

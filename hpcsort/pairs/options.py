@@ -49,6 +49,8 @@ class PairOptions:
     datadir : folder in which micrographs are looked up as well.
     report : whether the page with pictures is written.
     workers : micrograph pairs that a rank works on at a time.
+    watchdog_minutes : a rank that does not answer for so long ends the run; 0 waits for ever.
+    resume : go on with this very run where ``output`` holds one.
     overwrite : replace existing output.
     quiet : print nothing.
 
@@ -88,6 +90,8 @@ class PairOptions:
     datadir: Path | None = None
     report: bool = True
     workers: int = 1
+    watchdog_minutes: float = 60.0
+    resume: bool = False
     overwrite: bool = False
     quiet: bool = False
 
@@ -101,6 +105,10 @@ class PairOptions:
         contrast = self.amplitude_contrast
         _require("--amplitude-contrast", contrast, contrast is None or 0 <= contrast <= 1, "a fraction from 0 to 1")
         _require("--workers", self.workers, self.workers >= 1, "1 or more")
+        minutes = self.watchdog_minutes
+        _require("--watchdog-minutes", minutes, 0 <= minutes < np.inf, "0 minutes or more")
+        if self.resume and self.overwrite:
+            raise OptionError("--resume goes on with the run that --overwrite would replace; give one of them")
 
     @property
     def radius_px(self) -> int:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hpcsort.checkpoints import read_record
 from hpcsort.errors import OutputError
 from hpcsort.io import write_stack, write_tables, write_text_atomically
 from hpcsort.io.xmd import write_xmd
 from hpcsort.pairs.ctfs import MicrographCtf
 from hpcsort.pairs.extract import ExtractedPair
 from hpcsort.pairs.options import PairOptions
+from hpcsort.pairs.parts import Parts
 from hpcsort.pairs.plan import SIDES, Loss, Plan
 
-__all__ = ["PARTS", "REPORT", "claim_output", "losses_frame", "part_path", "write_outputs"]
+__all__ = ["REPORT", "claim_output", "losses_frame", "write_outputs"]
 
-PARTS = ".hpcsort_parts"
-"""Folder for windows of single micrographs until they are joined."""
 REPORT = "report.html"
 _FILES = (
     "untilted.mrcs", "tilted.mrcs", "untilted.star", "tilted.star", "pairs.star", "images_untilted.xmd",
@@ -35,30 +34,33 @@ def claim_output(options: PairOptions, inputs: Sequence[Path]) -> None:
     Raises
     ------
     OutputError
-        If a file exists and is not to be replaced, is an input, or the folder cannot be made.
+        If a file exists and is not to be replaced, is an input, the folder holds a run that was stopped, or it cannot
+        be made.
     """
+    out = options.output
     needed = {path.resolve() for path in inputs}
+    record = read_record(out)
+    if record is not None and not record.finished and not (options.overwrite or options.resume):
+        raise OutputError(
+            f"{out} holds a run that was stopped; go on with --resume, choose another --output, or replace it with"
+            " --overwrite"
+        )
     for name in _FILES:
-        path = options.output / name
+        path = out / name
         if path.resolve() in needed:
             raise OutputError(f"{path} is an input and would be lost; choose another --output")
-        if path.exists() and not options.overwrite:
+        # files of a run that was stopped while it wrote them are its own
+        if path.exists() and not options.overwrite and not (options.resume and record is not None):
             raise OutputError(f"{path} exists already; choose another --output or allow replacing it with --overwrite")
     try:
-        options.output.mkdir(parents=True, exist_ok=True)
-        # of a run that was ended by force
-        shutil.rmtree(options.output / PARTS, ignore_errors=True)
-        (options.output / PARTS).mkdir()
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write in {options.output}: {error.strerror}; choose another --output") from error
+        raise OutputError(f"cannot write in {out}: {error.strerror}; choose another --output") from error
 
 
-def part_path(output: Path, number: int, side: str) -> Path:
-    """Where the windows of one micrograph wait: float32 numbers without header."""
-    return output / PARTS / f"{number:06d}_{side}.raw"
-
-
-def write_outputs(options: PairOptions, plan: Plan, pairs: list[ExtractedPair], losses: list[Loss]) -> None:
+def write_outputs(
+    options: PairOptions, plan: Plan, pairs: list[ExtractedPair], losses: list[Loss], parts: Parts
+) -> None:
     """Join the parts and write all tables; the STAR files come last, so that where they are, all else is complete.
 
     Raises
@@ -66,7 +68,7 @@ def write_outputs(options: PairOptions, plan: Plan, pairs: list[ExtractedPair], 
     OutputError
         If a file cannot be written.
     """
-    out, over = options.output, options.overwrite
+    out, over = options.output, options.overwrite or options.resume
     for name in _FILES:
         # what an earlier run left would look like part of this one
         (out / name).unlink(missing_ok=True) if over else None
@@ -74,7 +76,7 @@ def write_outputs(options: PairOptions, plan: Plan, pairs: list[ExtractedPair], 
     count, box = sum(len(pair.kept) for pair in with_rows), options.box_px
     pixel_A = plan.pixel_A * options.downsample
     for side in SIDES:
-        windows = _windows(out, with_rows, side, box)
+        windows = (window for pair in with_rows for window in parts.windows(pair, side))
         write_stack(out / f"{side}.mrcs", windows, (count, box, box), pixel_A, overwrite=over)
     write_text_atomically(out / "losses.csv", _csv(losses_frame(losses)), overwrite=over)
     frames = [_particles(with_rows, which) for which in (0, 1)]
@@ -94,12 +96,6 @@ def losses_frame(losses: list[Loss]) -> pd.DataFrame:
 
 def _csv(frame: pd.DataFrame) -> str:
     return str(frame.to_csv(index=False, lineterminator="\n"))
-
-
-def _windows(out: Path, pairs: list[ExtractedPair], side: str, box: int) -> Iterator[npt.NDArray[np.float32]]:
-    for pair in pairs:
-        path = part_path(out, pair.plan.number, side)
-        yield from np.memmap(path, np.float32, "r", shape=(len(pair.kept), box, box))
 
 
 def _particles(pairs: list[ExtractedPair], which: int) -> pd.DataFrame:

@@ -14,7 +14,8 @@ __all__ = ["downsampled_shape", "flip_sign", "mean_and_deviation", "replace_dust
 Array = npt.NDArray[np.float32]
 
 _REACH = 2
-_ROWS = 32
+_ROWS = 16
+"""Rows of a micrograph that are worked on at a time: what is made of them stays in the processor's cache."""
 _BATCH = 4096
 
 
@@ -35,41 +36,57 @@ def replace_dust(image: Array, sigmas: float) -> int:
     -------
     Number of pixels replaced; 0, with the image as it was, if no pixel is good.
     """
-    finite = np.isfinite(image)
-    if not finite.any():
-        return 0
-    mean, deviation = mean_and_deviation(image if finite.all() else image[finite][None])
+    mean, deviation = mean_and_deviation(image)
+    if not np.isfinite(deviation):
+        finite = np.isfinite(image)
+        if not finite.any():
+            return 0
+        mean, deviation = mean_and_deviation(image[finite][None])
     low, high = np.float32(mean - sigmas * deviation), np.float32(mean + sigmas * deviation)
-    with np.errstate(invalid="ignore"):
-        bad = ~((image >= low) & (image <= high))
-    rows, columns = np.nonzero(bad)
+    bad = np.empty(image.shape, bool)
+    for first in range(0, len(image), _ROWS):
+        part = image[first : first + _ROWS]
+        # written so that NaN is bad
+        bad[first : first + _ROWS] = ~((part >= low) & (part <= high))
+    rows, columns = np.divmod(np.flatnonzero(bad), image.shape[1])
     count = len(rows)
     if count in (0, image.size):
         return 0
-    padded = np.full((image.shape[0] + 2 * _REACH, image.shape[1] + 2 * _REACH), np.nan, np.float32)
-    inner = padded[_REACH:-_REACH, _REACH:-_REACH]
-    inner[...] = image
-    inner[rows, columns] = np.nan
-    around = np.lib.stride_tricks.sliding_window_view(padded, (2 * _REACH + 1, 2 * _REACH + 1))
     while len(rows):
         medians = np.concatenate(
-            [_medians(around[rows[i : i + _BATCH], columns[i : i + _BATCH]]) for i in range(0, len(rows), _BATCH)]
+            [
+                _medians(_around(image, bad, rows[i : i + _BATCH], columns[i : i + _BATCH]))
+                for i in range(0, len(rows), _BATCH)
+            ]
         )
         ready = np.isfinite(medians)
         image[rows[ready], columns[ready]] = medians[ready]
-        inner[rows[ready], columns[ready]] = medians[ready]
+        bad[rows[ready], columns[ready]] = False
         rows, columns = rows[~ready], columns[~ready]
     return count
 
 
+def _around(
+    image: Array, bad: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+) -> Array:
+    """Good pixels (k, 5, 5) around pixels; NaN where they are bad or outside."""
+    reach = np.arange(-_REACH, _REACH + 1)
+    y, x = rows[:, None, None] + reach[:, None], columns[:, None, None] + reach
+    ny, nx = image.shape
+    outside = (y < 0) | (y >= ny) | (x < 0) | (x >= nx)
+    y, x = np.clip(y, 0, ny - 1), np.clip(x, 0, nx - 1)
+    return np.where(outside | bad[y, x], np.float32(np.nan), image[y, x])
+
+
 def mean_and_deviation(image: Array) -> tuple[float, float]:
-    """Mean and (population) standard deviation of finite pixels (ny, nx), some rows at a time: no copy of the image."""
+    """Mean and (population) standard deviation of pixels (ny, nx); not finite if one of them is not."""
     start = float(image.flat[0])
     total = squares = 0.0
-    for first in range(0, len(image), _ROWS):
-        rows = (image[first : first + _ROWS] - start).astype(np.float64).ravel()
-        total += float(rows.sum())
-        squares += float(np.vdot(rows, rows))
+    with np.errstate(invalid="ignore"):
+        for first in range(0, len(image), _ROWS):
+            rows = np.subtract(image[first : first + _ROWS], start, dtype=np.float64).ravel()
+            total += float(rows.sum())
+            squares += float(np.vdot(rows, rows))
     mean = total / image.size
     return start + mean, float(np.sqrt(max(squares / image.size - mean * mean, 0.0)))
 
@@ -128,7 +145,9 @@ def transform_micrograph(
         spectrum = cropped
     if flip is not None:
         _flip(spectrum, shape, (pixel_A * ny / rows, pixel_A * nx / columns), flip)
-    return np.asarray(scipy.fft.irfft2(spectrum, s=shape, overwrite_x=True), np.float32)
+    # one axis after the other: irfft2 makes a copy more
+    lines = scipy.fft.ifft(spectrum, axis=0, overwrite_x=True)
+    return np.asarray(scipy.fft.irfft(lines, n=columns, axis=1), np.float32)
 
 
 def flip_sign(shape: tuple[int, int], pixels_A: tuple[float, float], values: MicrographCtf) -> Array:

@@ -8,19 +8,24 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hpcsort.errors import InputError, OutputError
+from hpcsort.checkpoints import FOLDER as CHECKPOINTS
+from hpcsort.checkpoints import Job, is_finished, open_job, options_to_resume, read_record
+from hpcsort.errors import InputError, StoppedError
 from hpcsort.pairs.extract import ExtractedPair, extract_pair
 from hpcsort.pairs.options import PairOptions
-from hpcsort.pairs.outputs import PARTS, REPORT, claim_output, part_path, write_outputs
-from hpcsort.pairs.plan import SIDES, Loss, Plan, PlannedPair, make_plan
+from hpcsort.pairs.outputs import REPORT, claim_output, write_outputs
+from hpcsort.pairs.parts import Parts
+from hpcsort.pairs.plan import Loss, Plan, PlannedPair, make_plan
 from hpcsort.pairs.report import write_report
-from hpcsort.parallel import Communicator, Progress, deal_chunks, raise_together, together
+from hpcsort.pairs.resume import PROGRAM, record_of
+from hpcsort.parallel import Communicator, Progress, deal_chunks, together
 
-__all__ = ["PairsResult", "extract_pairs"]
+__all__ = ["PairsResult", "extract_pairs", "resume_pairs"]
 
 _PICTURED = 12
 """Micrograph pairs shown in the report, and as many more among those with a warning."""
@@ -76,19 +81,71 @@ def extract_pairs(
             if comm.is_root:
                 planned = make_plan(options)
                 claim_output(options, _inputs(options, planned))
-                tell(_story(options, planned))
         plan: Plan = comm.bcast(planned)
-        try:
-            done = _worked(options, plan, comm)
-            result = None
-            with together(comm):
-                if done is not None:
-                    result = _finish(options, plan, done)
-                    tell(_ending(options, result))
-            return result
-        finally:
-            if comm.is_root:
-                shutil.rmtree(options.output / PARTS, ignore_errors=True)
+        with open_job(
+            comm,
+            options.output,
+            lambda: record_of(options, plan),
+            resume=options.resume,
+            checkpoint_minutes=0.0,  # every pair is kept when it is done
+            watchdog_minutes=options.watchdog_minutes,
+        ) as job:
+            return _extract(options, plan, job, tell)
+
+
+def resume_pairs(folder: Path, comm: Communicator, **changes: Any) -> PairsResult | None:
+    """Go on with the run in a folder; None on rank 0 if it has come to its end. Collective.
+
+    Parameters
+    ----------
+    folder : of the run.
+    comm : all ranks, as many as there are now.
+    changes : options on which results do not depend; None leaves one as it was.
+
+    Raises
+    ------
+    HpcsortError
+        There is no run in the folder, or what it is a run of has changed.
+    """
+    with together(comm):
+        options = options_to_resume(folder, PROGRAM, PairOptions, "output", **changes)
+        finished = is_finished(folder)
+    return None if finished else extract_pairs(options, comm, lambda text: None if options.quiet else print(text))
+
+
+def _extract(options: PairOptions, plan: Plan, job: Job, tell: Callable[[str], None]) -> PairsResult | None:
+    """Extract in a folder that is this run's own."""
+    comm, parts = job.comm, Parts(options.output, options.box_px)
+    found: dict[int, ExtractedPair] = {}
+    with together(comm):
+        if job.record is not None:
+            tell(_story(options, plan))
+            found = _begin(options, plan, job, parts)
+            if found:
+                tell(f"Going on from {len(found)} micrograph pairs that are done.")
+    missing = comm.bcast([place for place, pair in enumerate(plan.pairs) if pair.number not in found])
+    done = _worked(options, [plan.pairs[place] for place in missing], parts, job)
+    result = None
+    with together(comm):
+        if done is not None:
+            found |= {pair.plan.number: pair for pair in done}
+            result = _finish(options, plan, [found[pair.number] for pair in plan.pairs], parts)
+            parts.remove()
+            job.finish()
+            tell(_ending(options, result))
+    return result
+
+
+def _begin(options: PairOptions, plan: Plan, job: Job, parts: Parts) -> dict[int, ExtractedPair]:
+    """Write what the run is; returns the pairs that an earlier run has left, by their number."""
+    known = read_record(options.output) if options.resume else None
+    assert job.record is not None
+    if known is not None:
+        known.check(job.record)
+    parts.begin(going_on=known is not None)
+    job.begin()
+    pairs = {pair.number: parts.find(pair) for pair in plan.pairs}
+    return {number: pair for number, pair in pairs.items() if pair is not None}
 
 
 def _inputs(options: PairOptions, plan: Plan) -> list[Path]:
@@ -96,20 +153,25 @@ def _inputs(options: PairOptions, plan: Plan) -> list[Path]:
     return [*(path for path in given if path), *(side.path for pair in plan.pairs for side in pair.sides)]
 
 
-def _worked(options: PairOptions, plan: Plan, comm: Communicator) -> list[ExtractedPair] | None:
-    """Extract all pairs, this rank's share here; all of them in order on rank 0."""
-    weights = [sum(side.shape[0] * side.shape[1] for side in pair.sides) for pair in plan.pairs]
-    mine = [plan.pairs[number] for number in deal_chunks(weights, comm.size)[comm.rank]]
+def _worked(options: PairOptions, missing: list[PlannedPair], parts: Parts, job: Job) -> list[ExtractedPair] | None:
+    """Extract pairs, this rank's share here; all of them on rank 0."""
+    comm = job.comm
+    weights = [sum(side.shape[0] * side.shape[1] for side in pair.sides) for pair in missing]
+    mine = [missing[number] for number in deal_chunks(weights, comm.size)[comm.rank]]
     own: list[ExtractedPair] = []
-    error: Exception | None = None
-    try:
-        with Progress(_label(comm), len(mine), comm, options.quiet) as bar:
-            for pair in _each(options, mine):
-                own.append(pair)
-                bar.step()
-    except Exception as caught:
-        error = caught
-    raise_together(comm, error)
+    signal = ""
+    comm.enter_phase("extracting")
+    with together(comm), Progress(_label(comm), len(mine), comm, options.quiet) as bar:
+        for pair in _each(options, mine, parts):
+            own.append(pair)
+            comm.beat()
+            bar.step()
+            signal = job.stop()
+            if signal:
+                break
+    signal = comm.max(signal)
+    if signal:
+        raise StoppedError(f"stopped by {signal}; {job.next_step}")
     gathered = comm.gather(own)
     return None if gathered is None else [pair for share in gathered for pair in share]
 
@@ -118,9 +180,9 @@ def _label(comm: Communicator) -> str:
     return "micrograph pair" if comm.size == 1 else "micrograph pair of the first rank"
 
 
-def _each(options: PairOptions, mine: list[PlannedPair]) -> Iterator[ExtractedPair]:
+def _each(options: PairOptions, mine: list[PlannedPair], parts: Parts) -> Iterator[ExtractedPair]:
     def work(plan: PlannedPair) -> ExtractedPair:
-        return _worked_one(options, plan)
+        return _worked_one(options, plan, parts)
 
     if options.workers == 1:
         yield from map(work, mine)
@@ -133,26 +195,25 @@ def _each(options: PairOptions, mine: list[PlannedPair]) -> Iterator[ExtractedPa
             raise
 
 
-def _worked_one(options: PairOptions, plan: PlannedPair) -> ExtractedPair:
-    """Extract one pair and put its windows on disk, as all windows of a run need not fit in memory."""
+def _worked_one(options: PairOptions, plan: PlannedPair, parts: Parts) -> ExtractedPair:
+    """Extract one pair and put it on disk, as all windows of a run need not fit in memory."""
     pair, windows = extract_pair(plan, options, pictures=options.report)
-    for side, pixels in zip(SIDES, windows, strict=False):
-        path = part_path(options.output, plan.number, side)
-        try:
-            pixels.tofile(path)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}; free space there, or write elsewhere") from error
     shown = plan.number < _PICTURED or (pair.notes and plan.number < _PICTURES_KEPT)
-    return pair if shown else replace(pair, pictures=None)
+    pair = pair if shown else replace(pair, pictures=None)
+    parts.keep(pair, windows)
+    return pair
 
 
-def _finish(options: PairOptions, plan: Plan, pairs: list[ExtractedPair]) -> PairsResult:
+def _finish(options: PairOptions, plan: Plan, pairs: list[ExtractedPair], parts: Parts) -> PairsResult:
     losses = [*plan.losses, *(loss for pair in pairs for loss in pair.losses)]
     kept = sum(len(pair.kept) for pair in pairs)
     if not kept:
+        # going on would end here again
+        parts.remove()
+        shutil.rmtree(options.output / CHECKPOINTS, ignore_errors=True)
         told = "; ".join(f"{loss.micrograph}: {loss.reason}, {loss.particles}" for loss in losses[:4])
         raise InputError(f"no pair of particles is whole on both sides ({told}); try --borders fill or a smaller --box")
-    write_outputs(options, plan, pairs, losses)
+    write_outputs(options, plan, pairs, losses, parts)
     if options.report:
         write_report(options, plan, pairs, losses, _pictured(pairs))
     return PairsResult(options.output / "untilted.star", options.output / "tilted.star", pairs, losses, kept)

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterable
-from html import escape
-
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hpcsort.io import write_text_atomically
 from hpcsort.pairs.extract import ExtractedPair
 from hpcsort.pairs.options import PairOptions
 from hpcsort.pairs.outputs import REPORT
 from hpcsort.pairs.plan import SIDES, Loss, Plan
+from hpcsort.report import Page
 
 __all__ = ["write_report"]
 
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; color: #222; }
-h1 { font-size: 1.5em; } h2 { font-size: 1.2em; margin-top: 2em; } h3 { font-size: 1em; margin: 1.6em 0 0.3em; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.15em 0.8em 0.15em 0; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; } td.text { text-align: left; }
-.scroll { overflow-x: auto; } .note { background: #fff3d6; padding: 0.3em 0.7em; margin: 0.3em 0; }
-img { max-width: 100%; height: auto; } .small { color: #666; font-size: 0.9em; }
-"""
 _KEPT, _OUTLYING, _LOST = "#1a9850", "#d73027", "#4575b4"
 
 
@@ -44,32 +29,37 @@ def write_report(
     """
     kept = sum(len(pair.kept) for pair in pairs)
     picked = sum(len(pair.plan.ids) for pair in pairs)
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        f"<meta name='viewport' content='width=device-width'><title>Pairs</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{kept} pairs of particles</h1>",
-        f"<p>Of {picked} picked in {len(pairs)} pairs of micrographs ({plan.listed} listed). Windows of"
-        f" {options.box_px} px at {plan.pixel_A * options.downsample:g} A{_treatment(options)}.</p>",
-        *(f"<p class='note'>{escape(note)}</p>" for pair in pairs for note in pair.notes),
-        "<h2>Lost</h2>",
-        _loss_table(losses),
-        "<h2>Micrographs</h2>",
-        _pair_table(pairs),
-        "<p class='small'>Tilt and axis from the affine relation of the coordinates; axis in degrees from x towards y;"
-        " residual: root mean square of the pairs that fit, in pixels of the micrographs.</p>",
-        _picture(_overview(pairs), "tilts and residuals of all micrograph pairs"),
-        "<h2>Pairs</h2>",
-        f"<p class='small'>Circles: <span style='color:{_KEPT}'>kept</span>,"
-        f" <span style='color:{_OUTLYING}'>kept but outlying</span>, <span style='color:{_LOST}'>lost</span>."
-        " The line is the tilt axis.</p>",
-    ]
+    page = Page(f"{kept} pairs of particles")
+    page.text(
+        f"Of {picked} picked in {len(pairs)} pairs of micrographs ({plan.listed} listed). Windows of"
+        f" {options.box_px} px at {plan.pixel_A * options.downsample:g} A{_treatment(options)}."
+    )
+    for note in (note for pair in pairs for note in pair.notes):
+        page.text(note, "note")
+    page.heading("Lost")
+    if losses:
+        rows = ((loss.micrograph, loss.side, loss.reason, loss.particles) for loss in losses)
+        page.table(("micrograph", "side", "reason", "pairs"), rows)
+    else:
+        page.text("Nothing.")
+    page.heading("Micrographs")
+    page.table(*_pair_table(pairs))
+    page.text(
+        "Tilt and axis from the affine relation of the coordinates; axis in degrees from x towards y; residual: root"
+        " mean square of the pairs that fit, in pixels of the micrographs.",
+        "small",
+    )
+    page.picture(_overview(pairs), "tilts and residuals of all micrograph pairs")
+    page.heading("Pairs")
+    marks = (("kept", _KEPT), ("kept but outlying", _OUTLYING), ("lost", _LOST))
+    page.legend("Circles: ", marks, ". The line is the tilt axis.")
     for pair in shown:
-        parts.append(f"<h3>{escape(pair.plan.key)}</h3>")
-        parts += [_picture(figure, name) for figure, name in _figures(pair, options)]
+        page.heading(pair.plan.key, 3)
+        for figure, name in _figures(pair, options):
+            page.picture(figure, name)
     if len(shown) < len(pairs):
-        parts.append(f"<p class='small'>{len(pairs) - len(shown)} more pairs of micrographs are not shown.</p>")
-    text = "\n".join([*parts, "</body></html>"]) + "\n"
-    write_text_atomically(options.output / REPORT, text, overwrite=options.overwrite)
+        page.text(f"{len(pairs) - len(shown)} more pairs of micrographs are not shown.", "small")
+    page.write(options.output / REPORT, overwrite=options.overwrite)
 
 
 def _treatment(options: PairOptions) -> str:
@@ -81,26 +71,9 @@ def _treatment(options: PairOptions) -> str:
     return "; " + ", ".join(done) if done else ""
 
 
-def _table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    def cell(value: object) -> str:
-        kind = " class='text'" if isinstance(value, str) and not value.lstrip("-")[:1].isdigit() else ""
-        return f"<td{kind}>{escape(str(value))}</td>"
-
-    body = "".join("<tr>" + "".join(cell(value) for value in row) + "</tr>" for row in rows)
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
-
-
-def _loss_table(losses: list[Loss]) -> str:
-    if not losses:
-        return "<p>Nothing.</p>"
-    rows = ((loss.micrograph, loss.side, loss.reason, loss.particles) for loss in losses)
-    return _table(("micrograph", "side", "reason", "pairs"), rows)
-
-
-def _pair_table(pairs: list[ExtractedPair]) -> str:
+def _pair_table(pairs: list[ExtractedPair]) -> tuple[tuple[str, ...], list[list[object]]]:
     heads = ("pair", "picked", "kept", "tilt", "axis", "axis (tilted)", "residual px", "outlying", "dust px")
-    rows = []
+    rows: list[list[object]] = []
     for pair in pairs:
         fit = pair.fit
         geometry = ["-"] * 5
@@ -109,16 +82,7 @@ def _pair_table(pairs: list[ExtractedPair]) -> str:
             geometry = [*angles, f"{fit.rms_px:.2f}", str(int(fit.outlier.sum()))]
         dust = " / ".join(str(side.dust) for side in pair.sides)
         rows.append([pair.plan.key, len(pair.plan.ids), len(pair.kept), *geometry, dust])
-    return _table(heads, rows)
-
-
-def _picture(figure: Figure, name: str) -> str:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    # without the version of matplotlib the same run gives the same page
-    figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f"<p><img alt='{escape(name)}' src='data:image/png;base64,{data}'></p>"
+    return heads, rows
 
 
 def _overview(pairs: list[ExtractedPair]) -> Figure:

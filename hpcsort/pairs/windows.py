@@ -15,6 +15,7 @@ __all__ = ["cut_windows", "cut_windows_in_transform", "inside", "nearest_pixels"
 
 Array = npt.NDArray[np.float32]
 
+_PIXELS_TOGETHER = 1 << 17
 _FLAT = 1e-6
 """Standard deviation of a background, in units of that of the micrograph, below which a window is blank."""
 
@@ -108,7 +109,9 @@ def cut_windows_in_transform(
             spectrum *= np.exp(2j * np.pi * fx * x).astype(np.complex64)
         if flips is not None:
             spectrum *= flip_sign((wide, wide), pixels_A, flips[number])
-        window[...] = scipy.fft.irfft2(spectrum, s=(wide, wide), overwrite_x=True)[inner, inner] + mean
+        # of the way back, only the rows of the window
+        lines = scipy.fft.ifft(spectrum, axis=0, overwrite_x=True)[inner]
+        window[...] = scipy.fft.irfft(lines, n=wide, axis=1)[:, inner] + mean
     return windows
 
 
@@ -130,29 +133,37 @@ def normalize_windows(windows: Array, method: str, radius_px: int, scale: float 
     -------
     bool (n,), which windows are blank: constant, or not finite.
     """
-    count, box = windows.shape[:2]
-    flat = windows.reshape(count, box * box)
+    box = windows.shape[1]
     offset = np.arange(box) - box // 2
     y, x = np.meshgrid(offset, offset, indexing="ij")
-    outside = np.ones(box * box, bool) if method in ("none", "old") else (x**2 + y**2 >= radius_px**2).ravel()
-    background = flat[:, outside].astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        mean = background.mean(axis=1)
-        background -= mean[:, None]
-        planes = np.zeros((count, 3))
-        if method == "ramp":
-            design = np.stack([x.ravel(), y.ravel(), np.ones(box * box)], axis=1)
-            planes = background @ np.linalg.pinv(design[outside]).T
-            background -= planes @ design[outside].T
-        freedom = max(background.shape[1] - (method != "old"), 1)
-        deviation = np.sqrt(np.einsum("ij,ij->i", background, background) / freedom)
-    blank = ~(np.isfinite(deviation) & (deviation > _FLAT * scale))
-    if method == "none":
-        return np.asarray(blank)
-    deviation[blank], mean[blank], planes[blank] = 1.0, 0.0, 0.0
-    for window, middle, spread, (a, b, c) in zip(windows, mean, deviation, planes.tolist(), strict=True):
-        window -= np.float32(middle)
-        if method == "ramp":
-            window -= (a * x + b * y + c).astype(np.float32)
-        window /= np.float32(spread)
-    return np.asarray(blank)
+    whole = method in ("none", "old")
+    outside = np.arange(box * box) if whole else np.flatnonzero(x**2 + y**2 >= radius_px**2)
+    design = np.stack([x.ravel(), y.ravel(), np.ones(box * box)], axis=1)[outside]
+    solver = np.linalg.pinv(design).T if method == "ramp" else np.zeros((0, 0))
+    freedom = max(len(outside) - (method != "old"), 1)
+    blank = np.zeros(len(windows), bool)
+    # few at a time: their background in float64 stays in the cache
+    together = max(1, _PIXELS_TOGETHER // box**2)
+    for first in range(0, len(windows), together):
+        part = windows[first : first + together]
+        flat = part.reshape(len(part), -1)
+        background = (flat if whole else np.take(flat, outside, axis=1)).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            mean = background.mean(axis=1)
+            background -= mean[:, None]
+            if method == "ramp":
+                planes = background @ solver
+                background -= planes @ design.T
+            deviation = np.sqrt(np.einsum("ij,ij->i", background, background) / freedom)
+        good = np.isfinite(deviation) & (deviation > _FLAT * scale)
+        blank[first : first + together] = ~good
+        if method == "none":
+            continue
+        for number in np.flatnonzero(good):
+            window = part[number]
+            window -= np.float32(mean[number])
+            if method == "ramp":
+                along_x, along_y, level = planes[number]
+                window -= (along_x * offset + (along_y * offset + level)[:, None]).astype(np.float32)
+            window /= np.float32(deviation[number])
+    return blank
