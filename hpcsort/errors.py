@@ -43,3 +43,15 @@ class StoppedError(HpcsortError):
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
     is_shared = True
+
+
+def require(option: str, value: object, fulfilled: bool, cure: str) -> None:
+    """Refuse an option's value: "OPTION is VALUE; give CURE".
+
+    Raises
+    ------
+    OptionError
+        If ``fulfilled`` is false.
+    """
+    if not fulfilled:
+        raise OptionError(f"{option} is {value}; give {cure}")

@@ -114,7 +114,7 @@ def test_bad_input_costs_no_earlier_results(small: SimulationResult, tmp_path: P
 def test_overwriting_never_removes_an_input(small: SimulationResult, tmp_path: Path) -> None:
     out = small.star.parent
     before = small.star.read_bytes()
-    with pytest.raises(OutputError, match=r"particles\.star is an input of this sort"):
+    with pytest.raises(OutputError, match=r"particles\.star is an input and"):
         sort_quietly(small.star, out, overwrite=True)
     assert small.star.read_bytes() == before
     used = tmp_path / "used"

@@ -14,7 +14,7 @@ from hpcsort.io import ParticleTable, read_map, read_particles, write_stack, wri
 from hpcsort.io.eman_hdf import read_hdf_map
 from hpcsort.reconstruction import GroupMaps, write_group_maps
 from hpcsort.sort3d.folders import write_generations, write_master_files
-from hpcsort.sort3d.outputs import claim_folder, clear_folder, write_clusters, write_table
+from hpcsort.sort3d.outputs import run_folder, write_clusters, write_table
 from hpcsort.sort3d.records import Box, BoxChains, BoxPlan, Comparison, Generation, Layer
 
 _N = 12
@@ -77,8 +77,8 @@ def test_all_that_a_sort_writes_is_cleared_with_its_folders(tmp_path: Path, map_
     assert len(list(out.rglob("*"))) > 80
     # What an interrupted writer leaves is the sort's as well.
     (out / "generation_000" / ".0123456789ab.Core_set.txt").write_text("1\n")
-    claim_folder(out, True, table.stack_paths)
-    clear_folder(out)
+    run_folder(out).claim(table.stack_paths, replace=True)
+    run_folder(out).clear(going_on=False)
     assert list(out.iterdir()) == []
     # A second sort finds nothing in its way.
     _write_everything(out, table, map_format)
@@ -110,14 +110,14 @@ def test_a_persons_own_files_and_folders_stay(tmp_path: Path) -> None:
     (out / "generation_009").symlink_to(elsewhere)
     (out / "Cluster_005.txt").mkdir()
     before = sorted(str(path) for path in tmp_path.rglob("*"))
-    clear_folder(out)
+    run_folder(out).clear(going_on=False)
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
     # Among the files of a sort too; only folders that hold nothing else go.
     table = _table(tmp_path / "data")
     for name in ("generation_000/layer0/nbox0/state.json.bak", "generation_000/layer0/nbox0/run0/Cluster_000.txt"):
         assert (out / name).read_text() == "mine"
     _write_everything(out, table, "mrc")
-    clear_folder(out)
+    run_folder(out).clear(going_on=False)
     left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert {name for name in left if not name.startswith("generation_009")} == set(_FOREIGN)
     assert (elsewhere / "Core_set.txt").read_text() == "mine"
@@ -133,10 +133,10 @@ def test_an_input_in_a_generation_folder_is_not_given_up(tmp_path: Path) -> None
     for path in (mask, inner):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("needed")
-        with pytest.raises(OutputError, match=rf"{path.name} is an input of this sort"):
-            claim_folder(out, True, [path])
+        with pytest.raises(OutputError, match=rf"{path.name} is an input and"):
+            run_folder(out).claim([path], replace=True)
     assert mask.read_text() == inner.read_text() == "needed"
-    claim_folder(out, True, [tmp_path / "other.mrc"])
+    run_folder(out).claim([tmp_path / "other.mrc"], replace=True)
 
 
 def test_clusters_alone_or_with_their_generations(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcsort.errors import OptionError
+from hpcsort.errors import OptionError, require
 
 __all__ = ["AveragesOptions"]
 
@@ -59,20 +59,15 @@ class AveragesOptions:
 
     def __post_init__(self) -> None:
         low, high = self.min_clusters, self.max_clusters
-        _require("--min-clusters", low, low >= 1, "1 or more")
-        _require("--max-clusters", high, high == -1 or high >= 1, "1 or more, or -1 for two less than the averages")
+        require("--min-clusters", low, low >= 1, "1 or more")
+        require("--max-clusters", high, high == -1 or high >= 1, "1 or more, or -1 for two less than the averages")
         if high != -1 and high < low:
             raise OptionError(f"--max-clusters {high} is less than --min-clusters {low}; raise it or lower the other")
-        _require("--similarity", self.similarity, self.similarity in _SIMILARITIES, " or ".join(_SIMILARITIES))
+        require("--similarity", self.similarity, self.similarity in _SIMILARITIES, " or ".join(_SIMILARITIES))
         known = self.extract is None or self.extract in _EXTRACTS
-        _require("--extract", self.extract, known, "one of " + ", ".join(_EXTRACTS))
+        require("--extract", self.extract, known, "one of " + ", ".join(_EXTRACTS))
         pixel = self.angpix
-        _require("--angpix", pixel, pixel is None or (bool(np.isfinite(pixel)) and pixel > 0), "a pixel size in A")
-        _require("-j", self.workers, self.workers >= 1, "1 or more")
+        require("--angpix", pixel, pixel is None or (bool(np.isfinite(pixel)) and pixel > 0), "a pixel size in A")
+        require("-j", self.workers, self.workers >= 1, "1 or more")
         if self.output_dir.is_file():
             raise OptionError(f"--output-dir {self.output_dir} is a file; give the name of a folder")
-
-
-def _require(option: str, value: object, fulfilled: bool, cure: str) -> None:
-    if not fulfilled:
-        raise OptionError(f"{option} is {value}; give {cure}")

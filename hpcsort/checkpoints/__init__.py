@@ -2,17 +2,20 @@
 
 from hpcsort.checkpoints.codec import pack, settled, unpack
 from hpcsort.checkpoints.files import previous_of, read_checkpoint, write_checkpoint
+from hpcsort.checkpoints.folder import CHECKPOINTS, LOG, RunFolder
 from hpcsort.checkpoints.identity import hash_files, options_as_json, options_from_json
-from hpcsort.checkpoints.job import FOLDER, Job, JobRecord, is_finished, open_job, options_to_resume, read_record
+from hpcsort.checkpoints.job import Job, JobRecord, is_finished, open_job, options_to_resume, read_record
 from hpcsort.checkpoints.journal import Journal, no_journal
 from hpcsort.checkpoints.lock import FolderLock
 
 __all__ = [
-    "FOLDER",
+    "CHECKPOINTS",
+    "LOG",
     "FolderLock",
     "Job",
     "JobRecord",
     "Journal",
+    "RunFolder",
     "hash_files",
     "is_finished",
     "no_journal",

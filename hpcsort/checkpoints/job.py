@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from hpcsort import __version__
 from hpcsort.checkpoints.files import previous_of, read_checkpoint, write_checkpoint
+from hpcsort.checkpoints.folder import CHECKPOINTS, LOG
 from hpcsort.checkpoints.identity import options_as_json, options_from_json
 from hpcsort.checkpoints.journal import Journal
 from hpcsort.checkpoints.lock import FolderLock
@@ -20,12 +21,10 @@ from hpcsort.io import write_text_atomically
 from hpcsort.kernels import backend, instruction_set
 from hpcsort.parallel import Communicator, stop_signals, together, watch_ranks
 
-__all__ = ["FOLDER", "Job", "JobRecord", "is_finished", "open_job", "options_to_resume", "read_record"]
+__all__ = ["Job", "JobRecord", "is_finished", "open_job", "options_to_resume", "read_record"]
 
 Options = TypeVar("Options")
 
-FOLDER = "checkpoint"
-"""Folder inside a run's own one."""
 _RECORD, _CONTENT, _LOCK, _ENDED = "job.json", "steps.checkpoint", "lock", "ended"
 
 
@@ -176,7 +175,7 @@ def open_job(
     InputError, OptionError
         The folder holds the run of something else, or no checkpoint in it can be read.
     """
-    place = folder / FOLDER
+    place = folder / CHECKPOINTS
     next_step = f"go on with: hpcsort resume {folder}"
     record, lock, content = None, None, None
     notes: list[str] = []
@@ -194,7 +193,7 @@ def open_job(
             watch_ranks(
                 comm,
                 minutes=watchdog_minutes,
-                log=folder / "log.txt",
+                log=folder / LOG,
                 ended=place / _ENDED,
                 lock=place / _LOCK,
                 next_step=next_step,
@@ -225,7 +224,7 @@ def read_record(folder: Path) -> JobRecord | None:
     InputError
         The record cannot be read.
     """
-    path = folder / FOLDER / _RECORD
+    path = folder / CHECKPOINTS / _RECORD
     try:
         record = JobRecord(**json.loads(path.read_text(encoding="utf-8")))
         if not all(isinstance(part, dict) for part in (record.options, record.others, record.inputs)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcsort.errors import OptionError
+from hpcsort.errors import OptionError, require
 
 __all__ = ["Cl2dOptions"]
 
@@ -83,29 +83,29 @@ class Cl2dOptions:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        _require("--classes", self.classes, self.classes >= 1, "1 or more")
-        _require("--initial-classes", self.initial_classes, self.initial_classes >= 1, "1 or more")
+        require("--classes", self.classes, self.classes >= 1, "1 or more")
+        require("--initial-classes", self.initial_classes, self.initial_classes >= 1, "1 or more")
         if self.references is None and self.initial_classes > self.classes:
             raise OptionError(
                 f"--initial-classes {self.initial_classes} is more than --classes {self.classes}; give fewer"
             )
-        _require("--iterations", self.iterations, self.iterations >= 1, "1 or more")
+        require("--iterations", self.iterations, self.iterations >= 1, "1 or more")
         known = ("correlation", "correntropy")
-        _require("--comparison", self.comparison, self.comparison in known, " or ".join(known))
+        require("--comparison", self.comparison, self.comparison in known, " or ".join(known))
         known = ("classical", "robust")
-        _require("--clustering", self.clustering, self.clustering in known, " or ".join(known))
-        _require("--ctf", self.ctf, self.ctf in ("none", "flip", "wiener"), "none, flip or wiener")
-        _require("--junk-zscore", self.junk_zscore, self.junk_zscore > 0, "a positive number")
-        _require("--pca-zscore", self.pca_zscore, self.pca_zscore > 0, "a positive number")
-        _require("--pca-components", self.pca_components, 1 <= self.pca_components <= 20, "1 to 20")
-        _require("--tolerance", self.tolerance, self.tolerance >= 0, "0 or more levels")
-        _require("--max-shift", self.max_shift, 0 <= self.max_shift <= 0.5, "a share of the box, 0 to 0.5")
-        _require("--mask-radius", self.mask_radius_px, _positive(self.mask_radius_px), "a radius in px")
-        _require("--resolution", self.resolution_A, _positive(self.resolution_A), "a resolution in A")
-        _require("--min-size", self.min_size_percent, 0 <= self.min_size_percent <= 100, "0 to 100 percent")
-        _require("--angpix", self.angpix, _positive(self.angpix), "a pixel size in A")
-        _require("--checkpoint-minutes", self.checkpoint_minutes, self.checkpoint_minutes >= 0, "0 or more")
-        _require("--watchdog-minutes", self.watchdog_minutes, self.watchdog_minutes >= 0, "0 or more")
+        require("--clustering", self.clustering, self.clustering in known, " or ".join(known))
+        require("--ctf", self.ctf, self.ctf in ("none", "flip", "wiener"), "none, flip or wiener")
+        require("--junk-zscore", self.junk_zscore, self.junk_zscore > 0, "a positive number")
+        require("--pca-zscore", self.pca_zscore, self.pca_zscore > 0, "a positive number")
+        require("--pca-components", self.pca_components, 1 <= self.pca_components <= 20, "1 to 20")
+        require("--tolerance", self.tolerance, self.tolerance >= 0, "0 or more levels")
+        require("--max-shift", self.max_shift, 0 <= self.max_shift <= 0.5, "a share of the box, 0 to 0.5")
+        require("--mask-radius", self.mask_radius_px, _positive(self.mask_radius_px), "a radius in px")
+        require("--resolution", self.resolution_A, _positive(self.resolution_A), "a resolution in A")
+        require("--min-size", self.min_size_percent, 0 <= self.min_size_percent <= 100, "0 to 100 percent")
+        require("--angpix", self.angpix, _positive(self.angpix), "a pixel size in A")
+        require("--checkpoint-minutes", self.checkpoint_minutes, self.checkpoint_minutes >= 0, "0 or more")
+        require("--watchdog-minutes", self.watchdog_minutes, self.watchdog_minutes >= 0, "0 or more")
         if self.resume and self.overwrite:
             raise OptionError("--resume goes on with the run that --overwrite would replace; give one of them")
         if self.analyze_rejected and not self.core:
@@ -152,8 +152,3 @@ class Cl2dOptions:
 
 def _positive(value: float | None) -> bool:
     return value is None or (bool(np.isfinite(value)) and value > 0)
-
-
-def _require(option: str, value: object, fulfilled: bool, cure: str) -> None:
-    if not fulfilled:
-        raise OptionError(f"{option} is {value}; give {cure}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hpcsort.checkpoints import FOLDER as CHECKPOINTS
+from hpcsort.checkpoints import RunFolder
 from hpcsort.cl2d.averages import Averages
 from hpcsort.cl2d.cores import Cores
 from hpcsort.cl2d.hierarchy import draw_hierarchy, hierarchy_rows, hierarchy_text
 from hpcsort.cl2d.levels import Level
-from hpcsort.cl2d.options import Cl2dOptions
 from hpcsort.errors import OutputError
 from hpcsort.io import (
     ImageReader,
@@ -32,23 +30,20 @@ from hpcsort.io.xmd import write_xmd
 from hpcsort.planar import mirrored
 
 __all__ = [
-    "LOG",
     "REPORT",
     "FinishedLevel",
-    "claim_output",
-    "clear_output",
     "level_folder",
+    "run_folder",
     "write_hierarchy",
     "write_level",
     "write_mirrored",
 ]
 
-LOG, REPORT = "log.txt", "report.html"
-_REJECTED = "rejected"
-_ROOT_FILES = r"hierarchy\.(txt|csv|png)|rejected\.star|mirrored\.(mrcs|star)|log\.txt|report\.html"
-_LEVEL_FILES = r"((core|stable_core)_)?classes\.(mrcs|xmd|csv|star)|(particles|core|stable_core)\.star|level\.json"
-_CHECKPOINT_FILES = r"job\.json|steps\.checkpoint(\.previous)?"
-"""What a run writes; --overwrite removes these and nothing else."""
+REPORT = "report.html"
+_ROOT = r"hierarchy\.(txt|csv|png)|rejected\.star|mirrored\.(mrcs|star)|report\.html"
+_LEVEL = r"((core|stable_core)_)?classes\.(mrcs|xmd|csv|star)|(particles|core|stable_core)\.star|level\.json"
+_MINE = {r"\.|rejected": _ROOT, r"(rejected/)?level_\d\d": _LEVEL}
+"""Folders and the files in them that a run writes."""
 _READ_TOGETHER = 256
 
 
@@ -75,65 +70,9 @@ def level_folder(output_dir: Path, number: int) -> Path:
     return output_dir / f"level_{number:02d}"
 
 
-def claim_output(options: Cl2dOptions, table: ParticleTable) -> None:
-    """Make the folder, and refuse before the work what would be refused after it.
-
-    Raises
-    ------
-    OutputError
-        If results exist and are not to be replaced, an input would be lost, or the folder cannot be made.
-    """
-    out = options.output_dir
-    old = _stale(out)
-    if old and not (options.overwrite or options.resume):
-        raise OutputError(
-            f"{old[0]} exists already; choose another --output-dir or allow replacing it with --overwrite"
-        )
-    given = [options.instack, *table.stack_paths, *([options.references] if options.references else [])]
-    needed = {path.resolve() for path in given}
-    lost = [path for path in old if path.resolve() in needed]
-    if lost:
-        raise OutputError(f"{lost[0]} is an input and would be lost; choose another --output-dir")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write in {out}: {error.strerror}; choose another --output-dir") from error
-
-
-def clear_output(out: Path, going_on: bool) -> None:
-    """Remove an earlier run's files, and nothing else; a run that goes on keeps its log and its checkpoints.
-
-    Raises
-    ------
-    OutputError
-        If a file cannot be removed.
-    """
-    try:
-        for path in _stale(out):
-            if not (going_on and (path.parent.name == CHECKPOINTS or path.name == LOG)):
-                path.unlink()
-        for place in reversed(_places(out)):
-            if place != out and not any(place.iterdir()):
-                place.rmdir()
-    except OSError as error:
-        raise OutputError(f"cannot remove old results in {out}: {error.strerror}; choose another folder") from error
-
-
-def _places(out: Path) -> list[Path]:
-    """Folders of a run, each before those inside it."""
-    inside = [folder for root in (out, out / _REJECTED) for folder in sorted(root.glob("level_[0-9][0-9]"))]
-    return [place for place in (out, out / CHECKPOINTS, out / _REJECTED, *inside) if place.is_dir()]
-
-
-def _stale(out: Path) -> list[Path]:
-    """Files that an earlier run has left, whole or not."""
-    found = []
-    for place in _places(out):
-        names = _LEVEL_FILES if place.name.startswith("level_") else _ROOT_FILES
-        names = _CHECKPOINT_FILES if place.name == CHECKPOINTS else names
-        whole = re.compile(rf"(\.[0-9a-f]{{12}}\.)?({names})")
-        found += [path for path in sorted(place.iterdir()) if whole.fullmatch(path.name) and not path.is_dir()]
-    return found
+def run_folder(path: Path) -> RunFolder:
+    """Return the folder of a run; --overwrite removes a run's files in it and nothing else."""
+    return RunFolder(path, _MINE)
 
 
 def write_level(folder: Path, table: ParticleTable, done: FinishedLevel) -> None:

@@ -11,18 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from hpcsort.checkpoints import Job, JobRecord, hash_files, is_finished, open_job, options_to_resume
+from hpcsort.checkpoints import CHECKPOINTS, LOG, Job, JobRecord, hash_files, is_finished, open_job, options_to_resume
 from hpcsort.cl2d.averages import average_parts
 from hpcsort.cl2d.cores import find_cores, stable_members
 from hpcsort.cl2d.levels import Level, class_counts, first_state, run_level
 from hpcsort.cl2d.options import Cl2dOptions
 from hpcsort.cl2d.outputs import (
-    LOG,
     REPORT,
     FinishedLevel,
-    claim_output,
-    clear_output,
     level_folder,
+    run_folder,
     write_hierarchy,
     write_level,
     write_mirrored,
@@ -88,7 +86,9 @@ def cl2d(options: Cl2dOptions, comm: Communicator) -> Cl2dResult:
                     assert table.box_px is not None
                     references = read_references(options.references, table.box_px)
                     _check_references(options, len(references))
-                claim_output(options, table)
+                going_on = options.resume and (options.output_dir / CHECKPOINTS).is_dir()
+                inputs = [options.instack, *table.stack_paths, *([options.references] if options.references else [])]
+                run_folder(options.output_dir).claim(inputs, replace=options.overwrite or going_on)
         table, references = comm.bcast((table, references))
         assert table is not None
         with open_job(
@@ -136,7 +136,7 @@ def _run(
     # Only now is the input known to be good: an earlier run's results are not given up for less.
     with together(comm):
         if comm.is_root:
-            clear_output(options.output_dir, going_on=options.resume)
+            run_folder(options.output_dir).clear(going_on=options.resume)
             job.begin()
     with StoryLog(options.output_dir / LOG, comm, options.quiet) as story:
         for note in job.notes:

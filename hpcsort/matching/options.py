@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcsort.errors import OptionError
+from hpcsort.errors import OptionError, require
 from hpcsort.geometry import point_group
 
 __all__ = ["MatchOptions"]
@@ -69,18 +69,18 @@ class MatchOptions:
         if self.healpix_order is not None and self.local:
             raise OptionError("--healpix-order is for a global search; give --angular-step with --local")
         order = self.healpix_order
-        _require("--healpix-order", order, order is None or 0 <= order <= _FINEST_ORDER, f"0 to {_FINEST_ORDER}")
+        require("--healpix-order", order, order is None or 0 <= order <= _FINEST_ORDER, f"0 to {_FINEST_ORDER}")
         step = self.angular_step_deg
-        _require("--angular-step", step, step is None or 0.5 <= step <= 60, "0.5 to 60 degrees")
-        _require("--angle-range", self.angle_range_deg, 0 <= self.angle_range_deg <= 60, "0 to 60 degrees")
+        require("--angular-step", step, step is None or 0.5 <= step <= 60, "0.5 to 60 degrees")
+        require("--angle-range", self.angle_range_deg, 0 <= self.angle_range_deg <= 60, "0 to 60 degrees")
         reach = self.shift_range_px
-        _require("--shift-range", reach, reach is None or (np.isfinite(reach) and reach >= 0), "0 px or more")
-        _require("--shift-step", self.shift_step_px, _positive(self.shift_step_px), "a positive number of px")
-        _require("--resolution", self.resolution_A, _positive(self.resolution_A), "a resolution in A")
-        _require("--mask", self.mask_px, _positive(self.mask_px), "a radius in px")
-        _require("--angpix", self.angpix, _positive(self.angpix), "a pixel size in A")
-        _require("--cumulative", self.cumulative, 0 < self.cumulative <= 1, "a probability above 0, at most 1")
-        _require("--max-smears", self.max_smears, self.max_smears is None or self.max_smears >= 1, "1 or more")
+        require("--shift-range", reach, reach is None or (np.isfinite(reach) and reach >= 0), "0 px or more")
+        require("--shift-step", self.shift_step_px, _positive(self.shift_step_px), "a positive number of px")
+        require("--resolution", self.resolution_A, _positive(self.resolution_A), "a resolution in A")
+        require("--mask", self.mask_px, _positive(self.mask_px), "a radius in px")
+        require("--angpix", self.angpix, _positive(self.angpix), "a pixel size in A")
+        require("--cumulative", self.cumulative, 0 < self.cumulative <= 1, "a probability above 0, at most 1")
+        require("--max-smears", self.max_smears, self.max_smears is None or self.max_smears >= 1, "1 or more")
         point_group(self.sym)
 
     def check_box(self, box_px: int) -> None:
@@ -99,8 +99,3 @@ class MatchOptions:
 
 def _positive(value: float | None) -> bool:
     return value is None or (bool(np.isfinite(value)) and value > 0)
-
-
-def _require(option: str, value: object, fulfilled: bool, cure: str) -> None:
-    if not fulfilled:
-        raise OptionError(f"{option} is {value}; give {cure}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcsort.errors import OptionError
+from hpcsort.errors import OptionError, require
 
 __all__ = ["PairOptions"]
 
@@ -98,15 +98,15 @@ class PairOptions:
     def __post_init__(self) -> None:
         self._check_inputs()
         self._check_images()
-        _require("--angpix", self.angpix, _positive(self.angpix), "a pixel size in A")
-        _require("--picked-angpix", self.picked_angpix, _positive(self.picked_angpix), "a pixel size in A")
-        _require("--voltage", self.voltage_kV, _positive(self.voltage_kV), "a positive number of kV")
-        _require("--cs", self.cs_mm, self.cs_mm is None or 0 <= self.cs_mm < np.inf, "0 mm or more")
+        require("--angpix", self.angpix, _positive(self.angpix), "a pixel size in A")
+        require("--picked-angpix", self.picked_angpix, _positive(self.picked_angpix), "a pixel size in A")
+        require("--voltage", self.voltage_kV, _positive(self.voltage_kV), "a positive number of kV")
+        require("--cs", self.cs_mm, self.cs_mm is None or 0 <= self.cs_mm < np.inf, "0 mm or more")
         contrast = self.amplitude_contrast
-        _require("--amplitude-contrast", contrast, contrast is None or 0 <= contrast <= 1, "a fraction from 0 to 1")
-        _require("--workers", self.workers, self.workers >= 1, "1 or more")
+        require("--amplitude-contrast", contrast, contrast is None or 0 <= contrast <= 1, "a fraction from 0 to 1")
+        require("--workers", self.workers, self.workers >= 1, "1 or more")
         minutes = self.watchdog_minutes
-        _require("--watchdog-minutes", minutes, 0 <= minutes < np.inf, "0 minutes or more")
+        require("--watchdog-minutes", minutes, 0 <= minutes < np.inf, "0 minutes or more")
         if self.resume and self.overwrite:
             raise OptionError("--resume goes on with the run that --overwrite would replace; give one of them")
 
@@ -121,7 +121,7 @@ class PairOptions:
         if (self.untilted is None) != (self.tilted is None):
             lacking = "--untilted" if self.untilted is None else "--tilted"
             raise OptionError(f"{lacking} is missing; micrographs come in pairs, so give both sides")
-        _require("--coordinates", len(self.coordinates), len(self.coordinates) <= 2, "it once, or once for each side")
+        require("--coordinates", len(self.coordinates), len(self.coordinates) <= 2, "it once, or once for each side")
         if self.output.is_file():
             raise OptionError(f"--output {self.output} is a file; give the name of a folder")
         try:
@@ -132,16 +132,16 @@ class PairOptions:
             ) from error
 
     def _check_images(self) -> None:
-        _require("--box", self.box_px, self.box_px >= 2, "2 px or more, in pixels after downsampling")
+        require("--box", self.box_px, self.box_px >= 2, "2 px or more, in pixels after downsampling")
         factor = self.downsample
-        _require("--downsample", factor, np.isfinite(factor) and factor >= 1, "a factor of 1 or more")
-        _require("--borders", self.borders, self.borders in _BORDERS, " or ".join(_BORDERS))
-        _require("--dust-sigma", self.dust_sigma, _positive(self.dust_sigma), "a positive number")
-        _require("--normalize", self.normalize, self.normalize in _NORMALIZE, "one of " + ", ".join(_NORMALIZE))
+        require("--downsample", factor, np.isfinite(factor) and factor >= 1, "a factor of 1 or more")
+        require("--borders", self.borders, self.borders in _BORDERS, " or ".join(_BORDERS))
+        require("--dust-sigma", self.dust_sigma, _positive(self.dust_sigma), "a positive number")
+        require("--normalize", self.normalize, self.normalize in _NORMALIZE, "one of " + ", ".join(_NORMALIZE))
         radius = self.background_radius_px
-        _require("--background-radius", radius, radius <= self.box_px // 2, f"at most box // 2 = {self.box_px // 2}")
-        _require("--tilted-defocus", self.tilted_defocus, self.tilted_defocus in _DEFOCUS, " or ".join(_DEFOCUS))
-        _require("--tilt-sign", self.tilt_sign, self.tilt_sign in _SIGNS, "auto, + or -")
+        require("--background-radius", radius, radius <= self.box_px // 2, f"at most box // 2 = {self.box_px // 2}")
+        require("--tilted-defocus", self.tilted_defocus, self.tilted_defocus in _DEFOCUS, " or ".join(_DEFOCUS))
+        require("--tilt-sign", self.tilt_sign, self.tilt_sign in _SIGNS, "auto, + or -")
         if self.invert is None:
             raise OptionError(
                 "neither --invert nor --no-invert is given; invert micrographs in which particles are dark, as they are"
@@ -155,8 +155,3 @@ class PairOptions:
 
 def _positive(value: float | None) -> bool:
     return value is None or (bool(np.isfinite(value)) and value > 0)
-
-
-def _require(option: str, value: object, fulfilled: bool, cure: str) -> None:
-    if not fulfilled:
-        raise OptionError(f"{option} is {value}; give {cure}")

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hpcsort.checkpoints import FOLDER as CHECKPOINTS
-from hpcsort.checkpoints import Job, is_finished, open_job, options_to_resume, read_record
+from hpcsort.checkpoints import CHECKPOINTS, Job, is_finished, open_job, options_to_resume, read_record
 from hpcsort.errors import InputError, StoppedError
 from hpcsort.pairs.extract import ExtractedPair, extract_pair
 from hpcsort.pairs.options import PairOptions

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hpcsort.errors import OptionError
+from hpcsort.errors import OptionError, require
 
 _NOISES = ("white", "coloured", "none")
 _DTYPES = ("float32", "float16")
@@ -106,33 +105,33 @@ class SimulationOptions:
     chunk: int = 256
 
     def __post_init__(self) -> None:
-        _require("--states", self.states, self.states >= 0, "1 or more")
-        _require("--particles", self.particles, self.particles >= 1, "1 or more")
-        _require("--box", self.box_px, self.box_px == 0 or self.box_px >= 7, "at least 7 pixels")
-        _require("--angpix", self.pixel_size_A, _at_least(self.pixel_size_A, 0), "a positive number of Angstrom")
-        _require("--snr", self.snr, _above(self.snr, 0), "a positive number, or --noise none for none")
-        _require("--noise", self.noise, self.noise in _NOISES, "one of " + ", ".join(_NOISES))
-        _require(
+        require("--states", self.states, self.states >= 0, "1 or more")
+        require("--particles", self.particles, self.particles >= 1, "1 or more")
+        require("--box", self.box_px, self.box_px == 0 or self.box_px >= 7, "at least 7 pixels")
+        require("--angpix", self.pixel_size_A, _at_least(self.pixel_size_A, 0), "a positive number of Angstrom")
+        require("--snr", self.snr, _above(self.snr, 0), "a positive number, or --noise none for none")
+        require("--noise", self.noise, self.noise in _NOISES, "one of " + ", ".join(_NOISES))
+        require(
             "--domain-radius", self.domain_radius_px, _above(self.domain_radius_px, 0), "a number of pixels above 0"
         )
-        _require("--rotate", self.rotate_deg, -180 <= self.rotate_deg <= 180, "from -180 to 180 degrees")
-        _require("--domain-share", self.domain_share, 0 < self.domain_share < 1, "a fraction from 0 to 1")
-        _require("--sizes", self.sizes, all(_above(size, 0) for size in self.sizes), "positive numbers")
-        _require("--junk", self.junk, 0 <= self.junk < 1, "a fraction from 0 to less than 1")
-        _require("--preferred", self.preferred, 0 <= self.preferred <= 1, "a fraction from 0 to 1")
-        _require("--angle-error", self.angle_error_deg, _at_least(self.angle_error_deg, 0), "0 degrees or more")
-        _require("--shift-error", self.shift_error_px, _at_least(self.shift_error_px, 0), "0 pixels or more")
-        _require("--shift-sigma", self.shift_sigma_px, _at_least(self.shift_sigma_px, 0), "0 pixels or more")
-        _require("--micrographs", self.micrographs, self.micrographs >= 0, "1 or more")
+        require("--rotate", self.rotate_deg, -180 <= self.rotate_deg <= 180, "from -180 to 180 degrees")
+        require("--domain-share", self.domain_share, 0 < self.domain_share < 1, "a fraction from 0 to 1")
+        require("--sizes", self.sizes, all(_above(size, 0) for size in self.sizes), "positive numbers")
+        require("--junk", self.junk, 0 <= self.junk < 1, "a fraction from 0 to less than 1")
+        require("--preferred", self.preferred, 0 <= self.preferred <= 1, "a fraction from 0 to 1")
+        require("--angle-error", self.angle_error_deg, _at_least(self.angle_error_deg, 0), "0 degrees or more")
+        require("--shift-error", self.shift_error_px, _at_least(self.shift_error_px, 0), "0 pixels or more")
+        require("--shift-sigma", self.shift_sigma_px, _at_least(self.shift_sigma_px, 0), "0 pixels or more")
+        require("--micrographs", self.micrographs, self.micrographs >= 0, "1 or more")
         low, high = self.defocus_range_A
-        _require("--defocus-range", f"{low:g},{high:g} A", -1e6 < low <= high < 1e6, "two numbers, the smaller first")
-        _require("--voltage", self.voltage_kV, _above(self.voltage_kV, 0), "a positive number of kV")
-        _require("--cs", self.cs_mm, _at_least(self.cs_mm, 0), "0 mm or more")
+        require("--defocus-range", f"{low:g},{high:g} A", -1e6 < low <= high < 1e6, "two numbers, the smaller first")
+        require("--voltage", self.voltage_kV, _above(self.voltage_kV, 0), "a positive number of kV")
+        require("--cs", self.cs_mm, _at_least(self.cs_mm, 0), "0 mm or more")
         contrast = self.amplitude_contrast
-        _require("--amplitude-contrast", contrast, 0 <= contrast <= 1, "a fraction from 0 to 1")
-        _require("--seed", self.seed, 0 <= self.seed < 2**64, "an integer from 0 to 2^64 - 1")
-        _require("--dtype", self.dtype, self.dtype in _DTYPES, "float32 or float16")
-        _require("chunk", self.chunk, self.chunk >= 1, "1 or more")
+        require("--amplitude-contrast", contrast, 0 <= contrast <= 1, "a fraction from 0 to 1")
+        require("--seed", self.seed, 0 <= self.seed < 2**64, "an integer from 0 to 2^64 - 1")
+        require("--dtype", self.dtype, self.dtype in _DTYPES, "float32 or float16")
+        require("chunk", self.chunk, self.chunk >= 1, "1 or more")
         if self.nested and self.rotate_deg:
             raise OptionError(f"--nested removes domains but --rotate {self.rotate_deg:g} turns them; give one of them")
         named = len(self.sizes)
@@ -148,11 +147,6 @@ class SimulationOptions:
     def micrograph_count(self) -> int:
         """Number of micrographs."""
         return self.micrographs or math.ceil(self.particles / 80)
-
-
-def _require(option: str, value: Any, fulfilled: bool, cure: str) -> None:
-    if not fulfilled:
-        raise OptionError(f"{option} is {value}; give {cure}")
 
 
 def _above(value: float, limit: float) -> bool:

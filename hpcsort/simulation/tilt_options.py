@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcsort.errors import OptionError
+from hpcsort.errors import require
 from hpcsort.simulation.options import SimulationOptions
 
 __all__ = ["TiltPairOptions"]
@@ -70,15 +70,15 @@ class TiltPairOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _require("--tilt-pairs", self.pairs, self.pairs >= 1, "1 or more")
-        _require("--per-micrograph", self.per_micrograph, self.per_micrograph >= 1, "1 or more")
-        _require("--micrograph-size", self.size_px, 32 <= self.size_px <= 32768, "32 to 32768 pixels")
-        _require("--tilt", self.tilt_deg, 0 <= abs(self.tilt_deg) <= 75, "-75 to 75 degrees")
-        _require("--tilt-axis", self.axis_deg, math.isfinite(self.axis_deg), "an angle in degrees")
-        _require("--ice", self.ice_A, 0 <= self.ice_A < math.inf, "0 A or more")
-        _require("--ice-noise", self.ice_noise, 0 <= self.ice_noise < math.inf, "0 or more")
-        _require("--views", self.views, self.views >= 0, "0 or more")
-        _require("--snr", self.snr, 0 <= self.snr < math.inf, "0 for no noise, or more")
+        require("--tilt-pairs", self.pairs, self.pairs >= 1, "1 or more")
+        require("--per-micrograph", self.per_micrograph, self.per_micrograph >= 1, "1 or more")
+        require("--micrograph-size", self.size_px, 32 <= self.size_px <= 32768, "32 to 32768 pixels")
+        require("--tilt", self.tilt_deg, 0 <= abs(self.tilt_deg) <= 75, "-75 to 75 degrees")
+        require("--tilt-axis", self.axis_deg, math.isfinite(self.axis_deg), "an angle in degrees")
+        require("--ice", self.ice_A, 0 <= self.ice_A < math.inf, "0 A or more")
+        require("--ice-noise", self.ice_noise, 0 <= self.ice_noise < math.inf, "0 or more")
+        require("--views", self.views, self.views >= 0, "0 or more")
+        require("--snr", self.snr, 0 <= self.snr < math.inf, "0 for no noise, or more")
         # the particle's own options are checked where they belong
         _ = self.particle
 
@@ -90,8 +90,3 @@ class TiltPairOptions:
             pixel_size_A=self.pixel_size_A, defocus_range_A=self.defocus_range_A, voltage_kV=self.voltage_kV,
             cs_mm=self.cs_mm, amplitude_contrast=self.amplitude_contrast, seed=self.seed,
         )  # fmt: skip
-
-
-def _require(option: str, value: object, fulfilled: bool, cure: str) -> None:
-    if not fulfilled:
-        raise OptionError(f"{option} is {value}; give {cure}")

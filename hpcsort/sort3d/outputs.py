@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import sys
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
 
 from hpcsort import __version__
-from hpcsort.checkpoints import FOLDER as CHECKPOINTS
-from hpcsort.errors import OutputError
+from hpcsort.checkpoints import RunFolder
 from hpcsort.io import ParticleTable, write_particles, write_smears, write_text_atomically
 from hpcsort.io.star import HPCSORT_BLOCK
 from hpcsort.kernels import backend, instruction_set
@@ -25,7 +22,7 @@ from hpcsort.sort3d._lists import write_ids
 from hpcsort.sort3d.folders import write_generation_clusters
 from hpcsort.sort3d.options import SortOptions
 
-__all__ = ["claim_folder", "clear_folder", "write_clusters", "write_run", "write_table"]
+__all__ = ["run_folder", "write_clusters", "write_run", "write_table"]
 
 _PARTITION = r"Cluster_\d{3,}\.txt|Core_set\.txt"
 _BOX = (
@@ -33,8 +30,7 @@ _BOX = (
     r"|(half|independent_index|random_assignment)_00[01]\.txt"
 )
 _MINE = {
-    r"\.": _PARTITION
-    + r"|(vol_cluster\d{3,}|volume_core)((_half[12])?\.(mrc|hdf)|_fsc\.txt)|particles\.star|run\.json|log\.txt"
+    r"\.": _PARTITION + r"|(vol_cluster\d{3,}|volume_core)((_half[12])?\.(mrc|hdf)|_fsc\.txt)|particles\.star|run\.json"
     r"|particles_smears\.h5|focus\.mrc"
     r"|anova\.(txt|csv)|null\.csv"
     r"|chunk_[01]\.txt|(indexes|generation_partition|refinement_parameters|fsc_global)\.txt",
@@ -42,86 +38,17 @@ _MINE = {
     + r"|(final_partition|indexes_next_generation|gen_rep)\.txt|(freq_cutoff|state|Tracker)\.json",
     r"generation_\d{3,}/layer\d+": r"state\.json|comparison_\d+\.txt",
     r"generation_\d{3,}/layer\d+/nbox\d+": _BOX,
-    # Not the lock, which is that of the run that asks.
-    CHECKPOINTS: r"job\.json|steps\.checkpoint(\.previous)?",
 }
-"""Folders and the files in them that a sort writes; --overwrite removes these and nothing else."""
-_UNFINISHED = r"(\.[0-9a-f]{12}\.)?"
-"""What stands before the name of a file that was being written when the machine stopped."""
+"""Folders and the files in them that a sort writes."""
 _PACKAGES = ("numpy", "scipy", "mpi4py", "h5py", "mrcfile", "starfile", "pandas")
 _SMEARS = "particles_smears.h5"
 _MOST_COLUMNS = 30
 _DECIMALS = 6
 
 
-def claim_folder(folder: Path, overwrite: bool, inputs: list[Path]) -> None:
-    """Make the output folder; refuse one that holds anything, unless an earlier sort is to be replaced.
-
-    Raises
-    ------
-    OutputError
-        If the folder cannot be made, holds files and ``overwrite`` is false, or would lose one of ``inputs``.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            if not overwrite:
-                raise OutputError(
-                    f"the output folder {folder} is not empty; name another with --output-dir, or replace an earlier "
-                    "sort with --overwrite."
-                )
-            needed = {path.resolve() for path in inputs}
-            for path in _stale(folder):
-                if path.resolve() in needed:
-                    raise OutputError(
-                        f"{path} is an input of this sort and --overwrite would remove it; name another folder with "
-                        "--output-dir."
-                    )
-        with NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot use the output folder {folder}: {error.strerror}; choose another.") from error
-
-
-def clear_folder(folder: Path, going_on: bool = False) -> None:
-    """Remove an earlier sort's files, and nothing else, from a folder that `claim_folder` has passed.
-
-    Folders that a sort makes go with them, unless something else lies in them. A sort that goes on (``going_on``) keeps
-    its log and its checkpoints.
-    """
-    try:
-        for path in _stale(folder):
-            if not (going_on and (path.parent.name == CHECKPOINTS or path == folder / "log.txt")):
-                path.unlink()
-        for place in reversed(_folders(folder)):
-            if place != folder and not any(place.iterdir()):
-                place.rmdir()
-    except OSError as error:
-        raise OutputError(f"cannot remove old results in {folder}: {error.strerror}; choose another folder.") from error
-
-
-def _stale(folder: Path) -> list[Path]:
-    found = []
-    for place in _folders(folder):
-        names = re.compile(f"{_UNFINISHED}({_names_in(place, folder)})")
-        # A folder of that name is not one of the sort's files; a link to one is no folder of ours to look into.
-        found += [path for path in sorted(place.iterdir()) if names.fullmatch(path.name) and not path.is_dir()]
-    return found
-
-
-def _folders(folder: Path) -> list[Path]:
-    """Return the folder and those in it that a sort makes, each before those inside it."""
-    found = [folder]
-    for place in found:
-        inner = (path for path in sorted(place.iterdir()) if path.is_dir() and not path.is_symlink())
-        found += [path for path in inner if _names_in(path, folder)]
-    return found
-
-
-def _names_in(place: Path, folder: Path) -> str:
-    """Pattern of the files that a sort writes in one of its folders; empty for others."""
-    inside = place.relative_to(folder).as_posix()
-    return next((names for pattern, names in _MINE.items() if re.fullmatch(pattern, inside)), "")
+def run_folder(path: Path) -> RunFolder:
+    """Return the folder of a sort; --overwrite removes a sort's files in it and nothing else."""
+    return RunFolder(path, _MINE)
 
 
 def write_clusters(

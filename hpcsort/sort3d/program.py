@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hpcsort.checkpoints import FOLDER as CHECKPOINTS
-from hpcsort.checkpoints import Job, is_finished, open_job, options_to_resume
+from hpcsort.checkpoints import CHECKPOINTS, Job, is_finished, open_job, options_to_resume
 from hpcsort.io import write_map
 from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_of_node_GB, together
 from hpcsort.reconstruction import GroupMaps, reconstruct_groups
@@ -22,7 +21,7 @@ from hpcsort.sort3d.learning import SUBSPACE_ITERATIONS
 from hpcsort.sort3d.memory import plan_memory
 from hpcsort.sort3d.null import null_distribution, null_survey, solve_by_survey, weigh_survey
 from hpcsort.sort3d.options import SortOptions
-from hpcsort.sort3d.outputs import claim_folder, clear_folder
+from hpcsort.sort3d.outputs import run_folder
 from hpcsort.sort3d.problem import Problem, pose_problem
 from hpcsort.sort3d.results import Group, core_rows, describe_groups, particles_by_row, write_results
 from hpcsort.sort3d.resume import PROGRAM, hash_inputs, record_of
@@ -76,7 +75,7 @@ def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
             if comm.is_root:
                 going_on = options.resume and (folder / CHECKPOINTS).is_dir()
                 inputs = [options.source, *source.options.masks(), *source.table.stack_paths]
-                claim_folder(folder, options.overwrite or going_on, inputs)
+                run_folder(folder).claim(inputs, replace=options.overwrite or going_on)
         with open_job(
             comm,
             folder,
@@ -131,7 +130,7 @@ def _sort(source: Source, job: Job) -> SortResult:
     # Only now is the input known to be good: an earlier sort's results are not given up for less.
     with together(comm):
         if comm.is_root:
-            clear_folder(folder, going_on=options.resume)
+            run_folder(folder).clear(going_on=options.resume)
             job.begin()
     with StoryLog(folder / "log.txt", comm, quiet=True) as story:
         for text in told:
