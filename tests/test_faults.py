@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from mpi_helpers import find_mpiexec
+from mpi_helpers import find_mpiexec, run_alone
 from sort3d_runs import digests
 from test_resume import NEVER, Reference, run_dying
 
@@ -83,15 +82,7 @@ def test_a_full_disk_is_told_and_older_checkpoints_stay(reference: Reference) ->
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     script = str(Path(__file__).with_name("dying.py"))
-    root = str(Path(__file__).resolve().parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", code, script, '{"rank": 0, "how": "fail"}', *words],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    done = run_alone("-c", code, script, json.dumps(NEVER), *words, timeout_s=100)
     assert done.returncode == OutputError.exit_code, done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "cannot write" in done.stderr
@@ -150,15 +141,7 @@ def test_an_input_that_is_meddled_with_during_the_run(tmp_path: Path, kind: str)
     out, stack = reference.beside(kind), reference.made.stack
     whole = stack.read_bytes()
     words = (*reference.words, *_EVERY_STEP, "--output-dir", str(out))
-    tests = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", _MEDDLED, str(tests), kind, str(stack), *words],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "PYTHONPATH": str(tests.parent), "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    done = run_alone("-c", _MEDDLED, str(Path(__file__).parent), kind, str(stack), *words, timeout_s=100)
     assert done.returncode == InputError.exit_code, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert str(stack) in done.stderr

@@ -76,7 +76,8 @@ class _Guard:
         poll = select.poll()
         poll.register(leader, select.POLLIN)
         for index in self._ranks:
-            with suppress(OSError):
+            # Old kernels and Pythons lack it; then a death is seen a moment later.
+            with suppress(OSError, AttributeError):
                 poll.register(os.pidfd_open(self._slot(index).pid), select.POLLIN)
         # From now on nothing escapes it.
         print("ready", flush=True)
