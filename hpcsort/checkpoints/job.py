@@ -21,9 +21,10 @@ from hpcsort.io import write_text_atomically
 from hpcsort.kernels import backend, instruction_set
 from hpcsort.parallel import Communicator, stop_signals, together, watch_ranks
 
-__all__ = ["Job", "JobRecord", "is_finished", "open_job", "options_to_resume", "read_record"]
+__all__ = ["Job", "JobRecord", "is_finished", "open_job", "options_to_resume", "read_record", "resume_run"]
 
 Options = TypeVar("Options")
+Result = TypeVar("Result")
 
 _RECORD, _CONTENT, _LOCK, _ENDED = "job.json", "steps.checkpoint", "lock", "ended"
 
@@ -265,6 +266,34 @@ def options_to_resume(
         raise InputError(f"{folder} holds no {program} that could go on; name the output folder of one.")
     values = record.options | record.others | {name: value for name, value in changes.items() if value is not None}
     return options_from_json(kind, values | {folder_option: folder, "resume": True, "overwrite": False})
+
+
+def resume_run(
+    folder: Path,
+    comm: Communicator,
+    program: str,
+    kind: type[Options],
+    run: Callable[[Options, Communicator], Result],
+    folder_option: str = "output_dir",
+    **changes: Any,
+) -> Result | None:
+    """Go on with the run in a folder; None if it has come to its end. Collective.
+
+    Parameters
+    ----------
+    folder, program, kind, folder_option, changes : see `options_to_resume`.
+    comm : all ranks, as many as there are now.
+    run : the program.
+
+    Raises
+    ------
+    HpcsortError
+        There is no such run in the folder, or what it is a run of has changed.
+    """
+    with together(comm):
+        options = options_to_resume(folder, program, kind, folder_option, **changes)
+        finished = is_finished(folder)
+    return None if finished else run(options, comm)
 
 
 def _write_record(place: Path, record: JobRecord) -> None:

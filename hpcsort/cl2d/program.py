@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from hpcsort.checkpoints import CHECKPOINTS, LOG, Job, JobRecord, hash_files, is_finished, open_job, options_to_resume
+from hpcsort.checkpoints import CHECKPOINTS, LOG, Job, JobRecord, hash_files, open_job, resume_run
 from hpcsort.cl2d.averages import average_parts
 from hpcsort.cl2d.cores import find_cores, stable_members
 from hpcsort.cl2d.levels import Level, class_counts, first_state, run_level
@@ -103,23 +103,8 @@ def cl2d(options: Cl2dOptions, comm: Communicator) -> Cl2dResult:
 
 
 def resume_cl2d(folder: Path, comm: Communicator, **changes: Any) -> Cl2dResult | None:
-    """Go on with the classification in a folder; None if it has come to its end. Collective.
-
-    Parameters
-    ----------
-    folder : of the run.
-    comm : all ranks, as many as there are now.
-    changes : options on which results do not depend; None leaves one as it was.
-
-    Raises
-    ------
-    HpcsortError
-        There is no such run in the folder, or what it is a run of has changed.
-    """
-    with together(comm):
-        options = options_to_resume(folder, PROGRAM, Cl2dOptions, **changes)
-        finished = is_finished(folder)
-    return None if finished else cl2d(options, comm)
+    """Go on with the classification in a folder; None if it has come to its end (see `resume_run`). Collective."""
+    return resume_run(folder, comm, PROGRAM, Cl2dOptions, cl2d, **changes)
 
 
 def _hash_inputs(options: Cl2dOptions, table: ParticleTable) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hpcsort.checkpoints import CHECKPOINTS, Job, is_finished, open_job, options_to_resume, read_record
+from hpcsort.checkpoints import CHECKPOINTS, Job, open_job, read_record, resume_run
 from hpcsort.errors import InputError, StoppedError
 from hpcsort.pairs.extract import ExtractedPair, extract_pair
 from hpcsort.pairs.options import PairOptions
@@ -93,23 +93,12 @@ def extract_pairs(
 
 
 def resume_pairs(folder: Path, comm: Communicator, **changes: Any) -> PairsResult | None:
-    """Go on with the run in a folder; None on rank 0 if it has come to its end. Collective.
+    """Go on with the extraction in a folder; None if it has come to its end (see `resume_run`). Collective."""
 
-    Parameters
-    ----------
-    folder : of the run.
-    comm : all ranks, as many as there are now.
-    changes : options on which results do not depend; None leaves one as it was.
+    def run(options: PairOptions, comm: Communicator) -> PairsResult | None:
+        return extract_pairs(options, comm, lambda text: None if options.quiet else print(text))
 
-    Raises
-    ------
-    HpcsortError
-        There is no run in the folder, or what it is a run of has changed.
-    """
-    with together(comm):
-        options = options_to_resume(folder, PROGRAM, PairOptions, "output", **changes)
-        finished = is_finished(folder)
-    return None if finished else extract_pairs(options, comm, lambda text: None if options.quiet else print(text))
+    return resume_run(folder, comm, PROGRAM, PairOptions, run, "output", **changes)
 
 
 def _extract(options: PairOptions, plan: Plan, job: Job, tell: Callable[[str], None]) -> PairsResult | None:

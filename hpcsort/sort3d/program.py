@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hpcsort.checkpoints import CHECKPOINTS, Job, is_finished, open_job, options_to_resume
+from hpcsort.checkpoints import CHECKPOINTS, Job, open_job, resume_run
 from hpcsort.io import write_map
 from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_of_node_GB, together
 from hpcsort.reconstruction import GroupMaps, reconstruct_groups
@@ -88,23 +88,8 @@ def sort3d(options: SortOptions, comm: Communicator) -> SortResult:
 
 
 def resume_sort(folder: Path, comm: Communicator, **changes: Any) -> SortResult | None:
-    """Go on with the sort in a folder; None if it has come to its end. Collective.
-
-    Parameters
-    ----------
-    folder : of the sort.
-    comm : all ranks, as many as there are now.
-    changes : options on which results do not depend; None leaves one as it was.
-
-    Raises
-    ------
-    HpcsortError
-        There is no sort in the folder, or what it is a sort of has changed.
-    """
-    with together(comm):
-        options = options_to_resume(folder, PROGRAM, SortOptions, **changes)
-        finished = is_finished(folder)
-    return None if finished else sort3d(options, comm)
+    """Go on with the sort in a folder; None if it has come to its end (see `resume_run`). Collective."""
+    return resume_run(folder, comm, PROGRAM, SortOptions, sort3d, **changes)
 
 
 def _sort(source: Source, job: Job) -> SortResult:
