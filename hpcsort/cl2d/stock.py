@@ -12,7 +12,7 @@ from hpcsort.cl2d.options import Cl2dOptions
 from hpcsort.errors import InputError
 from hpcsort.io import ImageReader, ParticleTable, judge_images
 from hpcsort.optics import ctf
-from hpcsort.parallel import Communicator, ExactSum, cut_chunks, deal_chunks, owned_rows, raise_together, row_counts
+from hpcsort.parallel import Communicator, ExactSum, cut_chunks, deal_chunks, raise_together, row_counts
 from hpcsort.planar import PolarGrid
 
 __all__ = ["Stock", "load_stock", "normalised"]
@@ -65,14 +65,10 @@ class Stock:
         self.norms = np.sqrt(power.sum(axis=1)).astype(np.float32)
         self.ring_power = power.sum(axis=0)
 
-    @property
-    def own_rows(self) -> slice:
-        """Rows of this rank."""
-        return slice(*owned_rows(self.chunks, self._own))
-
     def rows(self) -> Iterator[slice]:
         """Rows of each own chunk, in the order of `images` and `samples`."""
         for number in self._own:
+            self.comm.beat()
             yield slice(*self.chunks[number])
 
     def gather(self, parts: Sequence[npt.NDArray], dtype: npt.DTypeLike, width: tuple[int, ...] = ()) -> npt.NDArray:
@@ -101,6 +97,7 @@ def load_stock(options: Cl2dOptions, table: ParticleTable, comm: Communicator) -
     try:
         with ImageReader(table) as reader:
             for number in own:
+                comm.beat()
                 rows = np.arange(*chunks[number])
                 read = reader.read(rows)
                 bad = judge_images(read, rows, table)
