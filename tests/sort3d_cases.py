@@ -124,6 +124,10 @@ class ThreadComm(SerialComm):
     def allgather_rows(self, local: np.ndarray, counts: Sequence[int] | None = None) -> np.ndarray:
         return np.concatenate(self.allgather(local))
 
+    def share(self, array: np.ndarray | None, root: int = 0) -> np.ndarray:
+        told: np.ndarray = self.allgather(array)[root]
+        return told
+
 
 def on_ranks(ranks: int, work: Callable[[Communicator], Any]) -> list[Any]:
     """Run ``work(comm)`` on so many threads and return what each of them returned."""

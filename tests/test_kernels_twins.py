@@ -98,7 +98,7 @@ def test_score(size: tuple[int, int, float], count: int) -> None:
 def test_moments(size: tuple[int, int, float], count: int) -> None:
     case = make_case(*size)
     n, packed = size[0], count * (count + 1) // 2
-    run_both("section_moments", (maps_for(case, count), count, *case.data), (n, count), (n, packed))
+    run_both("section_moments", (maps_for(case, count), count, *case.data, None), (n, count), (n, packed))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -120,7 +120,8 @@ def test_leave_one_out(size: tuple[int, int, float]) -> None:
     volumes = hermitian_volumes(rng, 3, case.half)[1]
     records = kernels.pack_ridge(volumes, rng.uniform(0, 0.6, volumes.shape).astype(np.float32))
     factors = rng.uniform(0, 3, size[0]).astype(np.float32)
-    run_both("leave_one_out_gains", (records, class_labels(size[0]), factors, *case.data), (size[0],))
+    for change in (False, True):
+        run_both("leave_one_out_gains", (records, class_labels(size[0]), factors, *case.data, None, change), (size[0],))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -128,7 +129,8 @@ def test_insert(size: tuple[int, int, float]) -> None:
     case, rng = make_case(*size), np.random.default_rng(4)
     start = rng.standard_normal((3, 2 * case.half + 1, 2 * case.half + 1, case.half + 1, 4)).astype(np.float32)
     weights = rng.uniform(0, 2, size[0]).astype(np.float32)
-    arguments = (case.images, case.ctfs, case.rotations, class_labels(size[0]), weights, case.px, case.py, case.pad)
+    labels = class_labels(size[0])
+    arguments = (case.images, case.ctfs, case.rotations, labels, weights, case.px, case.py, case.pad, None)
     add_both("insert_sections", arguments, start)
 
 
@@ -140,7 +142,98 @@ def test_backproject(size: tuple[int, int, float], moments: int, weights: int) -
     q = rng.standard_normal((size[0], weights)).astype(np.float32)
     length = kernels.moment_record_length(moments, weights)
     start = rng.standard_normal((2 * case.half + 1, 2 * case.half + 1, case.half + 1, length)).astype(np.float32)
-    add_both("backproject_moments", (case.images, case.ctfs, case.rotations, z, q, case.px, case.py, case.pad), start)
+    arguments = (case.images, case.ctfs, case.rotations, z, q, case.px, case.py, case.pad, None)
+    add_both("backproject_moments", arguments, start)
+
+
+def test_chosen_rows_are_those_particles() -> None:
+    case, rng, rows = make_case(5, 6, 1.0), np.random.default_rng(2), np.array([3, 0, 3, 1], np.int32)
+    part = Case(case.images[rows], case.ctfs[rows], case.rotations[rows], *case[3:])
+    maps, z, q = maps_for(case, 9), rng.random((4, 3), np.float32), rng.random((4, 5), np.float32)
+    for one, other in zip(
+        kernels.section_moments(maps, 9, *case.data, rows=rows), kernels.section_moments(maps, 9, *part.data),
+        strict=True,
+    ):  # fmt: skip
+        assert np.array_equal(one, other)
+    sums = np.zeros((2, *maps.shape[:3], kernels.moment_record_length(3, 5)), np.float32)
+    kernels.backproject_moments(*case.data[:3], z, q, *case.data[3:], sums[0], rows)
+    kernels.backproject_moments(*part.data[:3], z, q, *part.data[3:], sums[1])
+    assert np.array_equal(sums[0], sums[1])
+    assert sums.any()
+
+
+def test_entries_name_particles_of_several_classes() -> None:
+    case, rng = make_case(4, 6, 1.0), np.random.default_rng(2)
+    rows, labels = np.array([2, 0, 2, 3], np.int32), np.array([1, 0, 0, -1], np.int32)
+    part = Case(case.images[rows], case.ctfs[rows], case.rotations[rows], *case[3:])
+    weights = rng.random(4, np.float32)
+    shape = (2, 2 * case.half + 1, 2 * case.half + 1, case.half + 1)
+    sums = np.zeros((2, *shape, 4), np.float32)
+    kernels.insert_sections(*case.data[:3], labels, weights, *case.data[3:], sums[0], rows)
+    kernels.insert_sections(*part.data[:3], labels, weights, *part.data[3:], sums[1])
+    assert np.array_equal(sums[0], sums[1])
+    assert sums.any()
+    records = rng.random((*shape, 4), np.float32)
+    found = kernels.leave_one_out_gains(records, None, labels, weights, *case.data, rows=rows)
+    assert np.array_equal(found, kernels.leave_one_out_gains(records, None, labels, weights, *part.data))
+    with_itself = kernels.leave_one_out_gains(records, None, labels, 0 * weights, *part.data)
+    change = kernels.leave_one_out_gains(records, None, labels, weights, *part.data, change=True)
+    np.testing.assert_allclose(change, found - with_itself, rtol=1e-4, atol=1e-4)
+
+
+def latent_moments(n: int, size: int) -> tuple[Any, Any]:
+    """Moments of random predictions, packed."""
+    predicted = 2.0 * complex_noise(np.random.default_rng([n, size]), n, 30, size)
+    gram = np.einsum("npa,npb->nab", predicted.conj(), predicted).real
+    linear = 3.0 * np.random.default_rng(size).standard_normal((n, size))
+    return linear.astype(np.float32), np.ascontiguousarray(gram[:, *np.tril_indices(size)], np.float32)
+
+
+LATENTS = [(0, 3), (1, 1), (7, 7), (8, 12), (9, 15), (17, 31)]
+
+
+@pytest.mark.parametrize(("n", "size"), LATENTS)
+def test_latent_posteriors(n: int, size: int) -> None:
+    run_both(
+        "latent_posteriors", latent_moments(n, size), (n, size), (n, size * (size + 1) // 2), dtype=np.float64
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("n", "size"), LATENTS)
+@pytest.mark.parametrize("fixed", [0, 1, 7])
+def test_marginal_moments(n: int, size: int, fixed: int) -> None:
+    fixed = min(fixed, size)
+    free = size - fixed
+    run_both(
+        "marginal_moments", (*latent_moments(n, size), fixed, 4.0), (n, free), (n, free * (free + 1) // 2), (n, fixed),
+        (n, free, fixed), (n, 2), dtype=np.float64,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("n", "size"), LATENTS)
+@pytest.mark.parametrize("fixed", [0, 1, 7])
+def test_moment_weights(n: int, size: int, fixed: int) -> None:
+    fixed = min(fixed, size)
+    free, rng = size - fixed, np.random.default_rng(1)
+    mean, covariance = kernels.latent_posteriors(*latent_moments(n, size))
+    transform = np.zeros((size, size))
+    transform[np.arange(fixed), np.arange(fixed)] = rng.uniform(0.5, 2, fixed)
+    transform[fixed:, fixed:] = rng.standard_normal((free, free))
+    run_both(
+        "moment_weights", (mean, covariance, fixed, transform), (n, free), (n, free * (free + 1) // 2 + free * fixed)
+    )  # fmt: skip
+
+
+def test_particles_side_by_side_do_not_touch_each_other() -> None:
+    # Eight particles share a vector: each must come out as if alone, to the bit.
+    linear, gram = latent_moments(13, 9)
+    whole = kernels.marginal_moments(linear, gram, 4, 4.0), kernels.latent_posteriors(linear, gram)
+    for i in range(13):
+        alone = kernels.marginal_moments(linear[i : i + 1], gram[i : i + 1], 4, 4.0)
+        assert np.array_equal(alone.precision[0], whole[0].precision[i])
+        assert np.array_equal(alone.evidence[0], whole[0].evidence[i])
+        for one, other in zip(kernels.latent_posteriors(linear[i : i + 1], gram[i : i + 1]), whole[1], strict=True):
+            assert np.array_equal(one[0], other[i])
 
 
 def test_large_sums_stay_accurate() -> None:

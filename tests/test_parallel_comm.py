@@ -53,6 +53,27 @@ for counts in (None, list(range(n))):
 assert comm.allgather_rows(np.empty((me, 0))).shape == (n * (n - 1) // 2, 0)
 assert comm.allgather_rows(np.empty((0, 4), np.int16)).shape == (0, 4)
 
+# Results above a megabyte are held once per node; what was shared stays when its siblings are forgotten.
+for rows, width in ((3, 2), (400, 301), (60_000, 3)):
+    every = np.arange(rows * width, dtype=np.float64).reshape(rows, width)
+    cuts = [rows * r // n for r in range(n + 1)]
+    joined = comm.allgather_rows(every[cuts[me] : cuts[me + 1]])
+    told = comm.share(every + 1 if me == n - 1 else None, root=n - 1)
+    made = comm.once_per_node(lambda: every * 2)
+    assert np.array_equal(joined, every) and np.array_equal(told, every + 1) and np.array_equal(made, every * 2)
+    large = every.nbytes >= 1 << 20 and max(comm.allgather(comm.node_size)) > 1
+    assert all(array.flags.writeable != large for array in (joined, told, made))
+    assert joined.ctypes.data % 64 == 0 or not large
+    if large:
+        # One rank of the node writes through a view of its own: all see it.
+        comm.barrier()
+        if comm.node_rank == 0:
+            joined.base.base[:8] = np.float64(-1).tobytes()
+        comm.barrier()
+        assert joined[0, 0] == -1
+    del told
+    assert made[-1, -1] == every[-1, -1] * 2
+
 for size in (0, 1, 7, 4097, 300_001):
     for dtype in (np.float64, np.int64, np.complex128):
         array = (np.arange(size) % 97 + me).astype(dtype)

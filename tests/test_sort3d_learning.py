@@ -94,7 +94,8 @@ def test_held_out_likelihood_knows_the_number_of_states(strength: float, best: i
     )  # fmt: skip
     held = {number: held_out(mixture, other).mean() for number, mixture in mixtures.items()}
     assert held[best] > max(held[number] for number in held if number < best) if best > 1 else held[1] > held[2]
-    assert held[best] > held[3] - (0.02 if strength else 0.0)
+    # Classes that coincide make no difference but for rounding.
+    assert held[best] > held[3] - (0.02 if strength else 1e-12)
 
 
 # Runs

@@ -102,7 +102,9 @@ class BandData:
 
     def seen(self, index: np.ndarray | slice) -> Seen:
         """Particles ``index`` as rows for the kernels."""
-        return Seen(self.rows(index))
+        if isinstance(index, slice):
+            return Seen(self.rows(index))
+        return Seen(self, index.astype(np.int32))
 
     def minus(self, interleaved: np.ndarray, count: int, coefficients: np.ndarray, pad: float) -> BandData:
         """Subtract from every particle its combination of sections; see `subtract_sections`."""

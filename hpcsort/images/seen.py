@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ class Seen:
 
     Attributes
     ----------
-    data : v rows, those of a particle consecutive.
+    source, rows : where their data lie: rows (int32 (v,), those of a particle consecutive) of ``source``; None is all.
     first : int64 (n + 1,), rows first[i]:first[i + 1] are particle i's; None where every particle has one pose.
     weight : float32 (v,), probability of each pose, by which it takes part in maps; None with ``first``.
     scored : float32 (v,), probability by which it takes part in scores; None with ``first``.
@@ -27,11 +28,17 @@ class Seen:
         with ``first``.
     """
 
-    data: BandData
+    source: BandData
+    rows: np.ndarray | None = None
     first: np.ndarray | None = None
     weight: np.ndarray | None = None
     scored: np.ndarray | None = None
     overlap: np.ndarray | None = None
+
+    @cached_property
+    def data(self) -> BandData:
+        """The v rows as arrays of their own."""
+        return self.source if self.rows is None else self.source.rows(self.rows)
 
     def per_pose(self, values: np.ndarray) -> np.ndarray:
         """Repeat values (n, ...) of particles for each of their poses, (v, ...)."""

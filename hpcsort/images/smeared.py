@@ -213,7 +213,7 @@ class SmearedData:
             groups=self.data.groups[own],
         )
         poses = self.poses
-        return Seen(data, first, poses.weight[places], poses.scored[places], poses.overlap[places])
+        return Seen(data, None, first, poses.weight[places], poses.scored[places], poses.overlap[places])
 
     def rows(self, index: np.ndarray | slice) -> SmearedData:
         """Take some of the particles."""

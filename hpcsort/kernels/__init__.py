@@ -12,12 +12,14 @@ from hpcsort.kernels._backend import backend, instruction_set
 from hpcsort.kernels.add import add_rounded
 from hpcsort.kernels.extract import extract_sections
 from hpcsort.kernels.insert import complete_friedel, complete_friedel_records, insert_sections
+from hpcsort.kernels.latents import Marginals, latent_posteriors, marginal_moments, moment_weights
 from hpcsort.kernels.layout import aligned_empty, half_width, interleave, lane_count
 from hpcsort.kernels.moments import backproject_moments, moment_record_length, section_moments
 from hpcsort.kernels.score import leave_one_out_gains, pack_ridge, score_sections
 from hpcsort.kernels.subtract import subtract_sections
 
 __all__ = [
+    "Marginals",
     "add_rounded",
     "aligned_empty",
     "backend",
@@ -30,8 +32,11 @@ __all__ = [
     "instruction_set",
     "interleave",
     "lane_count",
+    "latent_posteriors",
     "leave_one_out_gains",
+    "marginal_moments",
     "moment_record_length",
+    "moment_weights",
     "pack_ridge",
     "score_sections",
     "section_moments",

@@ -86,8 +86,22 @@ def check_particles(images: NDArray[Any], ctfs: NDArray[Any], n: int, pixels: in
     check_array("ctfs", ctfs, np.float32, (n, pixels))
 
 
-def check_labels(labels: NDArray[Any], n: int, classes: int) -> None:
-    """Raise ValueError unless labels are (n,) int32 in -1..classes-1."""
-    check_array("labels", labels, np.int32, (n,))
-    if n and not (labels.min() >= -1 and labels.max() < classes):
+def check_entries(labels: NDArray[Any], rows: NDArray[Any] | None, n: int, classes: int) -> int:
+    """Return the number of entries: labels int32 in -1..classes-1, and rows, if any, int32 in 0..n-1, one for each."""
+    check_array("labels", labels, np.int32, (n if rows is None else None,))
+    if labels.size and not (labels.min() >= -1 and labels.max() < classes):
         raise ValueError(f"labels span {labels.min()}..{labels.max()}; expected -1..{classes - 1}")
+    if rows is not None:
+        check_array("rows", rows, np.int32, labels.shape)
+    check_rows(rows, n)
+    return labels.size
+
+
+def check_rows(rows: NDArray[Any] | None, n: int) -> int:
+    """Return how many particles are chosen by rows, int32 in 0..n-1, or n where all are (None)."""
+    if rows is None:
+        return n
+    check_array("rows", rows, np.int32, (None,))
+    if rows.size and not (rows.min() >= 0 and rows.max() < n):
+        raise ValueError(f"rows span {rows.min()}..{rows.max()}; expected 0..{n - 1}")
+    return rows.size

@@ -78,6 +78,10 @@ def _sections(interleaved: Array, count: int, rotations: Array, px: Array, py: A
         yield _Section(rotation, px, py, pad, half).read(volume)
 
 
+def _chosen(rows: Array | None, *arrays: Array) -> tuple[Array, ...]:
+    return arrays if rows is None else tuple(array[rows] for array in arrays)
+
+
 def extract_sections(volume: Array, rotations: Array, px: Array, py: Array, pad: float, out: Array) -> None:
     """out[i, p] = trilinear value of the volume at the point of pixel p in view i."""
     for i, rotation in enumerate(rotations):
@@ -119,15 +123,17 @@ def section_moments(
     px: Array,
     py: Array,
     pad: float,
+    rows: Array | None,
     linear: Array,
     gram: Array,
 ) -> None:
     """linear_a = sum_p c Re(conj(P_a) y); gram_ab = sum_p c^2 Re(conj(P_a) P_b), lower triangle row by row."""
-    rows, columns = np.tril_indices(count)
+    images, ctfs, rotations = _chosen(rows, images, ctfs, rotations)
+    first, second = np.tril_indices(count)
     for i, section in enumerate(_sections(interleaved, count, rotations, px, py, pad)):
         predicted = ctfs[i, :, None] * section
         linear[i] = (predicted.conj() * images[i, :, None]).real.sum(axis=0)
-        gram[i] = (predicted.conj().T @ predicted).real[rows, columns]
+        gram[i] = (predicted.conj().T @ predicted).real[first, second]
 
 
 def insert_sections(
@@ -139,21 +145,33 @@ def insert_sections(
     px: Array,
     py: Array,
     pad: float,
+    rows: Array | None,
     out: Array,
 ) -> None:
     """out[class, corner] += t w (c Re y, c Im y, c^2, 0); label -1 is left out."""
-    for i in np.flatnonzero(labels >= 0):
+    for t in np.flatnonzero(labels >= 0):
+        i = t if rows is None else rows[t]
         section = _Section(rotations[i], px, py, pad, out.shape[3] - 1)
         values = ctfs[i] * section.conjugate(images[i])
-        record = weights[i] * np.stack([values.real, values.imag, ctfs[i] ** 2, np.zeros_like(ctfs[i])], axis=1)
+        record = weights[t] * np.stack([values.real, values.imag, ctfs[i] ** 2, np.zeros_like(ctfs[i])], axis=1)
         for index, weight in section.corners():
-            np.add.at(out[labels[i]], index, _outer(weight, record))
+            np.add.at(out[labels[t]], index, _outer(weight, record))
 
 
 def backproject_moments(
-    images: Array, ctfs: Array, rotations: Array, z: Array, q: Array, px: Array, py: Array, pad: float, out: Array
+    images: Array,
+    ctfs: Array,
+    rotations: Array,
+    z: Array,
+    q: Array,
+    px: Array,
+    py: Array,
+    pad: float,
+    rows: Array | None,
+    out: Array,
 ) -> None:
     """out[corner] += t (c Re(y) z | c Im(y) z | c^2 q | 0)."""
+    images, ctfs, rotations = _chosen(rows, images, ctfs, rotations)
     moments = z.shape[1]
     for i, rotation in enumerate(rotations):
         section = _Section(rotation, px, py, pad, out.shape[2] - 1)
@@ -208,16 +226,80 @@ def leave_one_out_gains(
     px: Array,
     py: Array,
     pad: float,
+    rows: Array | None,
+    change: bool,
     out: Array,
 ) -> None:
-    """gain_i = sum_p |y|^2 - |(y - c P) / (1 - min(h, 0.9))|^2 with h = factor c^2 sum over corners of t^2 ridge."""
-    for i, rotation in enumerate(rotations):
-        if labels[i] < 0:
-            out[i] = 0
-            continue
-        own = records[labels[i]].astype(np.float64)
-        section = _Section(rotation, px, py, pad, own.shape[2] - 1)
-        leverage = factors[i] * ctfs[i] ** 2 * sum(w**2 * own[index][:, 2] for index, w in section.corners())
-        prediction = ctfs[i] * section.read(own[..., 0] + 1j * own[..., 1])
-        residual = (images[i] - prediction) / (1 - np.minimum(leverage, 0.9))
-        out[i] = (np.abs(images[i].astype(np.complex128)) ** 2 - np.abs(residual) ** 2).sum()
+    """gain_t = sum_p |y|^2 - |(y - c P) / (1 - min(h, 0.9))|^2 with h = factor c^2 sum over corners of t^2 ridge.
+
+    With ``change`` |y - c P|^2 stands for |y|^2.
+    """
+    out[:] = 0
+    for t in np.flatnonzero(labels >= 0):
+        i = t if rows is None else rows[t]
+        own = records[labels[t]].astype(np.float64)
+        section = _Section(rotations[i], px, py, pad, own.shape[2] - 1)
+        leverage = factors[t] * ctfs[i] ** 2 * sum(w**2 * own[index][:, 2] for index, w in section.corners())
+        left = images[i] - ctfs[i] * section.read(own[..., 0] + 1j * own[..., 1])
+        start = left if change else images[i].astype(np.complex128)
+        out[t] = (np.abs(start) ** 2 - np.abs(left / (1 - np.minimum(leverage, 0.9))) ** 2).sum()
+
+
+def latent_posteriors(linear: Array, gram: Array, mean: Array, covariance: Array) -> None:
+    """Covariance = (2 gram + 1)^-1, mean = covariance 2 linear."""
+    size = linear.shape[1]
+    full = np.linalg.inv(2.0 * _unpacked(gram, size) + np.eye(size))
+    mean[...] = np.einsum("nab,nb->na", full, 2.0 * linear)
+    covariance[...] = full[:, *np.tril_indices(size)]
+
+
+def moment_weights(mean: Array, covariance: Array, fixed: int, transform: Array, first: Array, second: Array) -> None:
+    """E[z'] and E[z' z'^T] of z' = transform z: mixed with mixed, packed, then mixed with scaled."""
+    size = mean.shape[1]
+    moved = mean @ transform.T
+    both = transform @ _unpacked(covariance, size) @ transform.T + moved[:, :, None] * moved[:, None, :]
+    first[...] = moved[:, fixed:]
+    free = size - fixed
+    packed = both[:, fixed:, fixed:][:, *np.tril_indices(free)]
+    second[...] = np.concatenate([packed, both[:, fixed:, :fixed].reshape(len(mean), free * fixed)], axis=1)
+
+
+def marginal_moments(
+    linear: Array,
+    gram: Array,
+    fixed: int,
+    breadth: float,
+    reduced: Array,
+    precision: Array,
+    rest: Array,
+    pull: Array,
+    evidence: Array,
+) -> None:
+    """Schur complement of the first latents' block of 2 gram + 1; evidence of these alone and of all."""
+    size = linear.shape[1]
+    joint, right = 2.0 * _unpacked(gram, size), 2.0 * linear.astype(np.float64)
+    mixed = joint[:, :fixed, fixed:]
+    both = np.concatenate([right[:, :fixed, None], mixed], axis=2)
+    solved = np.linalg.solve(joint[:, :fixed, :fixed] + np.eye(fixed), both)
+    rest[...], pull[...] = solved[:, :, 0], solved[:, :, 1:].transpose(0, 2, 1)
+    reduced[...] = right[:, fixed:] - np.einsum("nsa,ns->na", mixed, solved[:, :, 0])
+    full = joint[:, fixed:, fixed:] - np.einsum("nsa,nsb->nab", mixed, solved[:, :, 1:])
+    precision[...] = full[:, *np.tril_indices(size - fixed)]
+    evidence[:, 0] = _evidence(right[:, :fixed], joint[:, :fixed, :fixed], 1.0)
+    evidence[:, 1] = _evidence(right, joint, breadth)
+
+
+def _evidence(right: Array, joint: Array, breadth: float) -> Array:
+    size = right.shape[1]
+    system = breadth**2 * joint + np.eye(size)
+    solved = np.linalg.solve(system, breadth * right[..., None])[..., 0]
+    return np.asarray(0.5 * breadth * (right * solved).sum(axis=1) - 0.5 * np.linalg.slogdet(system)[1])
+
+
+def _unpacked(packed: Array, size: int) -> Array:
+    """Symmetric matrices (n, size, size) float64 from packed lower triangles."""
+    rows, columns = np.tril_indices(size)
+    full = np.empty((len(packed), size, size))
+    full[:, rows, columns] = packed
+    full[:, columns, rows] = packed
+    return full

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from hpcsort.kernels._backend import implementation
 from hpcsort.kernels._checks import (
     check_array,
+    check_entries,
     check_geometry,
     check_half_volume,
-    check_labels,
     check_output,
     check_particles,
 )
@@ -30,22 +30,25 @@ def insert_sections(
     py: _Float,
     pad: float,
     out: _Float,
+    rows: NDArray[np.int32] | None = None,
 ) -> None:
-    """Add every particle to the half volume of its class.
+    """Add every particle to the half volumes of its classes.
 
     Parameters
     ----------
     images, ctfs, rotations, px, py, pad
         As in `score_sections`.
-    labels : int32 (n,)
-        Class of each particle; -1 leaves it out.
-    weights : float32 (n,)
-        Weight w of each particle.
+    labels : int32 (m,)
+        Class of each entry; -1 leaves it out. Without `rows` entries are particles.
+    weights : float32 (m,)
+        Weight w of each entry.
     out : float32 (K, 2h+1, 2h+1, h+1, 4)
         Sums to add to, as records (re, im, weight, 0); should be 64-byte aligned. Each of the eight corners of a
         pixel's point gets ``t * w * (c Re y, c Im y, c^2, 0)``, conjugated where the point's Friedel mate is the one
         stored. Finish with `complete_friedel`: ``complete_friedel(out.view(np.complex64)[..., 0], True)`` and
         ``complete_friedel(out[..., 2], False)``.
+    rows : int32 (m,), optional
+        Particle of each entry: one that belongs to several classes in part has an entry for each.
 
     Raises
     ------
@@ -56,9 +59,9 @@ def insert_sections(
     half = check_half_volume("out", out.shape[1:4])
     n, pixels = check_geometry(rotations, px, py, pad, half)
     check_particles(images, ctfs, n, pixels)
-    check_labels(labels, n, out.shape[0])
-    check_array("weights", weights, np.float32, (n,))
-    implementation.insert_sections(images, ctfs, rotations, labels, weights, px, py, pad, out)
+    entries = check_entries(labels, rows, n, out.shape[0])
+    check_array("weights", weights, np.float32, (entries,))
+    implementation.insert_sections(images, ctfs, rotations, labels, weights, px, py, pad, rows, out)
 
 
 def complete_friedel(volume: NDArray[Any], hermitian: bool) -> NDArray[Any]:

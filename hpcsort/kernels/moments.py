@@ -13,6 +13,7 @@ from hpcsort.kernels._checks import (
     check_interleaved,
     check_output,
     check_particles,
+    check_rows,
     prepare_output,
 )
 
@@ -31,6 +32,7 @@ def section_moments(
     py: _Float,
     pad: float,
     out: tuple[_Float, _Float] | None = None,
+    rows: NDArray[np.int32] | None = None,
 ) -> tuple[_Float, _Float]:
     """Return the normal equations of each particle in the basis of J maps.
 
@@ -44,6 +46,8 @@ def section_moments(
         As in `score_sections`.
     out : pair of float32 (n, J) and (n, J(J+1)/2), optional
         Receives linear and gram.
+    rows : int32 (m,), optional
+        Only these particles, in this order; n is then m in the results.
 
     Returns
     -------
@@ -62,9 +66,10 @@ def section_moments(
         raise ValueError(f"count {count} is above {_MOST_MAPS}, the most maps section_moments takes")
     n, pixels = check_geometry(rotations, px, py, pad, half)
     check_particles(images, ctfs, n, pixels)
+    n = check_rows(rows, n)
     linear = prepare_output("out[0]", out[0] if out else None, np.float32, (n, count))
     gram = prepare_output("out[1]", out[1] if out else None, np.float32, (n, count * (count + 1) // 2))
-    implementation.section_moments(interleaved, count, images, ctfs, rotations, px, py, pad, linear, gram)
+    implementation.section_moments(interleaved, count, images, ctfs, rotations, px, py, pad, rows, linear, gram)
     return linear, gram
 
 
@@ -83,6 +88,7 @@ def backproject_moments(
     py: _Float,
     pad: float,
     out: _Float,
+    rows: NDArray[np.int32] | None = None,
 ) -> None:
     """Add particles, weighted by their moments, to a half volume of records.
 
@@ -98,6 +104,8 @@ def backproject_moments(
         Sums to add to; D is `moment_record_length` or a larger multiple of 16; should be 64-byte aligned
         (`aligned_empty`). A record is [re * J | im * J | Q weights | padding]; each of the eight corners gets
         ``t * (c Re(y) z, c Im(y) z, c^2 q, 0)``. Finish with `complete_friedel_records`.
+    rows : int32 (m,), optional
+        Only these particles, in this order; z and q are then of length m.
 
     Notes
     -----
@@ -113,6 +121,7 @@ def backproject_moments(
     half = check_half_volume("out", out.shape[:3])
     n, pixels = check_geometry(rotations, px, py, pad, half)
     check_particles(images, ctfs, n, pixels)
+    n = check_rows(rows, n)
     check_array("z", z, np.float32, (n, None))
     check_array("q", q, np.float32, (n, None))
     if out.shape[3] % 16 or out.shape[3] < moment_record_length(z.shape[1], q.shape[1]):
@@ -120,4 +129,4 @@ def backproject_moments(
             f"out has {out.shape[3]} floats per voxel; J = {z.shape[1]} and Q = {q.shape[1]} need a multiple of 16 "
             f"of at least {moment_record_length(z.shape[1], q.shape[1])}"
         )
-    implementation.backproject_moments(images, ctfs, rotations, z, q, px, py, pad, out)
+    implementation.backproject_moments(images, ctfs, rotations, z, q, px, py, pad, rows, out)

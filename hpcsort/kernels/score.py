@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from hpcsort.kernels._backend import implementation
 from hpcsort.kernels._checks import (
     check_array,
+    check_entries,
     check_geometry,
     check_half_volume,
     check_interleaved,
-    check_labels,
-    check_output,
     check_particles,
     prepare_output,
 )
@@ -111,6 +110,9 @@ def leave_one_out_gains(
     py: _Float,
     pad: float,
     out: _Float | None = None,
+    *,
+    rows: NDArray[np.int32] | None = None,
+    change: bool = False,
 ) -> _Float:
     """Return each particle's log-likelihood gain from its own class map with its own contribution removed.
 
@@ -124,20 +126,25 @@ def leave_one_out_gains(
         Class maps, or the result of `pack_ridge` (then `ridge` is None), which saves the packing in each call.
     ridge : float32 (K, 2h+1, 2h+1, h+1) or None
         1 / (W_k + prior), zero where nothing was observed.
-    labels : int32 (n,)
-        Own class of each particle; -1 gives a gain of zero.
-    factors : float32 (n,)
+    labels : int32 (m,)
+        Own class of each entry; -1 gives a gain of zero. Without `rows` entries are particles.
+    factors : float32 (m,)
         Particle weight times leverage scale.
     images, ctfs, rotations, px, py, pad
         As in `score_sections`.
-    out : float32 (n,), optional
+    out : float32 (m,), optional
         Receives the result.
+    rows : int32 (m,), optional
+        Particle of each entry: one that belongs to several classes in part has an entry for each.
+    change : bool
+        Return by how much the gain differs from that with the own contribution left in.
 
     Returns
     -------
-    float32 (n,)
+    float32 (m,)
         ``sum_p |y|^2 - |r|^2`` with ``r = (y - c P) / (1 - min(h, 0.9))`` and
-        ``h = factor * c^2 * sum over corners of t^2 * ridge`` (t: trilinear weight).
+        ``h = factor * c^2 * sum over corners of t^2 * ridge`` (t: trilinear weight); with `change`
+        ``sum_p |y - c P|^2 - |r|^2``.
 
     Raises
     ------
@@ -153,10 +160,10 @@ def leave_one_out_gains(
         half = volumes.shape[3] - 1
     n, pixels = check_geometry(rotations, px, py, pad, half)
     check_particles(images, ctfs, n, pixels)
-    check_labels(labels, n, records.shape[0])
-    check_array("factors", factors, np.float32, (n,))
-    if out is not None:
-        check_output("out", out, np.float32, (n,))
-    gains = prepare_output("out", out, np.float32, (n,))
-    implementation.leave_one_out_gains(records, labels, factors, images, ctfs, rotations, px, py, pad, gains)
+    entries = check_entries(labels, rows, n, records.shape[0])
+    check_array("factors", factors, np.float32, (entries,))
+    gains = prepare_output("out", out, np.float32, (entries,))
+    implementation.leave_one_out_gains(
+        records, labels, factors, images, ctfs, rotations, px, py, pad, rows, change, gains
+    )
     return gains

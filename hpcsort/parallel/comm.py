@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -93,6 +93,21 @@ class Communicator(ABC):
             This rank's rows; k may be 0, dtype and trailing shape are the same on all ranks.
         counts : one int per rank, optional
             Rows of each rank, where the caller knows them.
+
+        Returns
+        -------
+        Large results exist once per node and can only be read.
+        """
+
+    @abstractmethod
+    def share(self, array: NDArray[Any] | None, root: int = 0) -> NDArray[Any]:
+        """Return the array of rank `root` on every rank; large ones exist once per node and can only be read."""
+
+    @abstractmethod
+    def once_per_node(self, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return what one rank of each node makes; large arrays exist once per node and can only be read.
+
+        ``make`` returns the same array on every rank, so that it does not matter which of them makes it.
         """
 
     @abstractmethod
@@ -173,6 +188,15 @@ class SerialComm(Communicator):
         """Return a copy of the rows."""
         check_counts(counts, [len(local)])
         return np.array(local)
+
+    def share(self, array: NDArray[Any] | None, root: int = 0) -> NDArray[Any]:
+        """Return the array."""
+        assert array is not None
+        return array
+
+    def once_per_node(self, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return what is made."""
+        return make()
 
     def gather_rows(self, local: NDArray[Any], counts: Sequence[int] | None = None) -> NDArray[Any] | None:
         """Return a copy of the rows."""

@@ -8,19 +8,21 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hpcsort.parallel.comm import Communicator, SerialComm, as_words, check_counts
-from hpcsort.parallel.nodearray import MpiNodeArray, NodeArray
+from hpcsort.parallel.nodearray import MpiNodeArray, NodeArray, broadcast_bytes
+from hpcsort.parallel.pages import node_pages
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 _SLAB = 1 << 17  # elements each rank shows its node at a time: 1 MiB, stays in cache while it is summed
+_PAGES = 1 << 20  # bytes from which results are held once per node
 _SMALL = 1 << 12  # below this one Allreduce is faster than the barriers of the shared window
 
 
@@ -49,6 +51,9 @@ class MpiComm(Communicator):
         self.node_rank, self.node_size = self._node.rank, self._node.size
         self._widest = max(self._world.allgather(self.node_size))
         self._leaders = self._world.Split(0 if self.node_rank == 0 else MPI.UNDEFINED, key=self.rank)
+        # The leader of each rank's node, as a rank among the leaders.
+        leader = self._leaders.rank if self.node_rank == 0 else None
+        self._node_of: list[int] = self._world.allgather(self._node.bcast(leader))
         self.is_closed = False
         self._arrays: list[MpiNodeArray] = []
         self._claims = self.shared_array(1, np.int64)
@@ -118,19 +123,78 @@ class MpiComm(Communicator):
 
     def allgather_rows(self, local: NDArray[Any], counts: Sequence[int] | None = None) -> NDArray[Any]:
         """Join the rows of all ranks on every rank."""
-        joined = self._join_rows(local, counts, everywhere=True)
-        assert joined is not None
-        return joined
+        local, counts = self._counted(local, counts)
+        shape = (sum(counts), *local.shape[1:])
+        full = self._pages(shape, local.dtype)
+        if full is None:
+            joined = self._join_rows(local, counts, everywhere=True)
+            assert joined is not None
+            return joined
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        full[starts[self.rank] : starts[self.rank + 1]] = local
+        self._node.Barrier()
+        if self.node_rank == 0 and self._leaders.size > 1:
+            # Consecutive ranks of a node travel together.
+            edges = [rank for rank in range(self.size) if rank == 0 or self._node_of[rank] != self._node_of[rank - 1]]
+            for first, last in zip(edges, [*edges[1:], self.size], strict=True):
+                if starts[first] < starts[last]:
+                    broadcast_bytes(self._leaders, full[starts[first] : starts[last]], root=self._node_of[first])
+        return self._finished(full)
+
+    def share(self, array: NDArray[Any] | None, root: int = 0) -> NDArray[Any]:
+        """Return the array of rank `root` on every rank."""
+        shape, dtype = self._world.bcast((array.shape, array.dtype) if array is not None else None, root=root)
+        full = self._pages(shape, dtype)
+        if full is None:
+            full = np.empty(shape, dtype) if array is None or self.rank != root else np.ascontiguousarray(array)
+            broadcast_bytes(self._world, full, root=root)
+            return full
+        if self.rank == root:
+            full[...] = array
+        self._node.Barrier()
+        if self.node_rank == 0 and self._leaders.size > 1:
+            broadcast_bytes(self._leaders, full, root=self._node_of[root])
+        return self._finished(full)
+
+    def once_per_node(self, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return what one rank of each node makes."""
+        made = make() if self.node_rank == 0 else None
+        shape, dtype = self._node.bcast((made.shape, made.dtype) if made is not None else None)
+        full = self._pages(shape, dtype)
+        if full is None:
+            return make() if made is None else made
+        if made is not None:
+            full[...] = made
+        return self._finished(full)
 
     def gather_rows(self, local: NDArray[Any], counts: Sequence[int] | None = None) -> NDArray[Any] | None:
         """Join the rows of all ranks on rank 0."""
-        return self._join_rows(local, counts, everywhere=False)
+        return self._join_rows(*self._counted(local, counts), everywhere=False)
 
-    def _join_rows(self, local: NDArray[Any], counts: Sequence[int] | None, everywhere: bool) -> NDArray[Any] | None:
+    def _pages(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any] | None:
+        """Return memory of the node for a large array; None where every rank is to hold its own."""
+        large = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize >= _PAGES
+        # Nodes of one rank share nothing; the others must agree on the way that data take.
+        if not large or self._widest == 1:
+            return None
+        pages = node_pages(cast("MPI.Intracomm", self._node), shape, dtype)
+        return pages if all(self._world.allgather(pages is not None)) else None
+
+    def _finished(self, full: NDArray[Any]) -> NDArray[Any]:
+        """Return shared memory that is complete now, for reading."""
+        self._node.Barrier()
+        full.flags.writeable = False
+        return full
+
+    def _counted(self, local: NDArray[Any], counts: Sequence[int] | None) -> tuple[NDArray[Any], Sequence[int]]:
+        """Return contiguous rows, and how many each rank has."""
         local = np.ascontiguousarray(local)
         if counts is None:
             counts = self._world.allgather(len(local))
         check_counts(counts, [None] * self.rank + [len(local)] + [None] * (self.size - self.rank - 1))
+        return local, counts
+
+    def _join_rows(self, local: NDArray[Any], counts: Sequence[int], everywhere: bool) -> NDArray[Any] | None:
         row_shape = local.shape[1:]
         full = np.empty((sum(counts), *row_shape), local.dtype) if everywhere or self.is_root else None
         row_bytes = local.dtype.itemsize * int(np.prod(row_shape, dtype=np.int64))

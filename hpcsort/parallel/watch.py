@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,10 +52,12 @@ class WatchedComm(Communicator):
         """Say what the rank does, for a person."""
         self._phase = name.encode()
         self._note()
+        self._comm.enter_phase(name)
 
     def beat(self) -> None:
         """Show that the rank gets on."""
         self._note()
+        self._comm.beat()
 
     def leave(self, failed: bool) -> None:
         """Note that the rank has ended, and whether in order."""
@@ -112,6 +114,16 @@ class WatchedComm(Communicator):
         """Join the rows of all ranks on every rank."""
         with self._waiting():
             return self._comm.allgather_rows(local, counts)
+
+    def share(self, array: NDArray[Any] | None, root: int = 0) -> NDArray[Any]:
+        """Return the array of rank `root` on every rank."""
+        with self._waiting():
+            return self._comm.share(array, root)
+
+    def once_per_node(self, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return what one rank of each node makes."""
+        with self._waiting():
+            return self._comm.once_per_node(make)
 
     def gather_rows(self, local: NDArray[Any], counts: Sequence[int] | None = None) -> NDArray[Any] | None:
         """Join the rows of all ranks on rank 0."""

@@ -63,8 +63,8 @@ class Inserter:
         self._sections = np.ones(len(table), np.int64) if table.smears is None else table.smears.counts
         self._sigma = _relative_noise(table)
         self._batch = max(1, _BATCH_PIXELS // grid.size**2)
-        # Adding a volume exactly takes about as long as inserting this many sections.
-        self._least_per_block = -(-grid.size * grid.pad**3 // (8 * len(symmetry)))
+        # Adding a volume exactly takes about a third of the time of inserting this many sections.
+        self._least_per_block = -(-3 * grid.size * grid.pad**3 // (8 * len(symmetry)))
         scratch = 16 * int(np.prod(grid.fourier_shape, dtype=np.int64))
         self.slots_at_once = max(1, (_BUDGET_BYTES - scratch) // SectionSums.bytes_needed(grid))
 

@@ -12,8 +12,9 @@ from hpcsort.io import ParticleTable
 from hpcsort.kernels import lane_count, moment_record_length
 from hpcsort.parallel import SerialComm
 from hpcsort.reconstruction.insertion import _BATCH_PIXELS, _BUDGET_BYTES
+from hpcsort.sort3d.coarse import coarse_radius, sorting_grid
 from hpcsort.sort3d.options import SortOptions
-from hpcsort.sort3d.problem import _NARROW, _WIDE, _band_limit, _grid
+from hpcsort.sort3d.problem import _NARROW, _WIDE, _band_limit
 from hpcsort.sort3d.sizes import smallest_group
 from hpcsort.sort3d.statistics import JUNK_KINDS
 from hpcsort.sort3d.store import deal_particles
@@ -51,6 +52,7 @@ class Footprint:
     ----------
     options : of the sort.
     count, own, block : particles of all ranks, of this one, and of a block, the unit of sums.
+    sharing : ranks of a node, which hold results of all particles, and maps, together.
     poses_given : mean number of poses of a particle in the input.
     poses_read, poses_wide, poses_narrow : mean number of those that the bands can tell apart.
     smeared : particles have several poses.
@@ -63,6 +65,7 @@ class Footprint:
     count: int
     own: float
     block: float
+    sharing: int
     poses_given: float
     poses_read: float
     poses_wide: float
@@ -80,6 +83,7 @@ class Footprint:
         table: ParticleTable,
         options: SortOptions,
         ranks: int,
+        sharing: int = 1,
         groups: int | None = None,
         reach: int | None = None,
     ) -> Footprint:
@@ -103,15 +107,16 @@ class Footprint:
             count=count,
             own=own,
             block=block,
+            sharing=sharing,
             poses_given=1.0 if smears is None else len(smears.weight) / count,
             poses_read=joined[0],
             poses_wide=joined[1],
             poses_narrow=joined[2],
             smeared=smears is not None,
             box=box,
-            read=_grid(radii[0]),
-            wide=_grid(radii[1]),
-            narrow=_grid(radii[2]),
+            read=sorting_grid(radii[0]),
+            wide=sorting_grid(radii[1]),
+            narrow=sorting_grid(radii[2]),
             groups=groups,
         )
 
@@ -150,7 +155,8 @@ class Footprint:
         survey = self._learning(runs, runs * self.own / 2, components)
         boxes = self._chains()
         layer = self._learning(boxes, boxes * self._share() * self.own, self.options.components or _LAYER_COMPONENTS)
-        return max(survey, layer + self._surveyed()) + self._again()
+        coarse = self.own * _DATA * _pixels(sorting_grid(coarse_radius(self.narrow.radius)))
+        return max(survey, layer + self._surveyed()) + coarse + self._again()
 
     def statistics(self) -> float:
         """Linear terms and precisions of all runs of the survey, and mixtures that are fitted to halves of two."""
@@ -161,7 +167,7 @@ class Footprint:
         packed = 8 * (size * (size + 1) // 2 + size)
         fitting = self.count * row + self.count / 2 * (packed + 16 * size**2 + 40 * self._most_classes())
         held_out = 16 * self.count * self._most_classes()
-        return gathered + max(runs * self.own * row, fitting) + held_out + self._again()
+        return gathered / self.sharing + max(runs * self.own * row, fitting) + held_out + self._again()
 
     def volumes(self) -> float:
         """Class maps of all chains of a layer, and how their particles see them."""
@@ -209,11 +215,12 @@ class Footprint:
     def _surveyed(self) -> float:
         """Statistics of two runs that stay until the end of a generation."""
         size = self.options.components or COMPONENTS[0]
-        return 2.0 * self.count * 8 * (size + size**2)
+        return 2.0 * self.count * 8 * (size + size**2) / self.sharing
 
     def _records(self) -> float:
         """Scores that chains of all layers gave all particles."""
-        return 2.0 * 2 ** (self.options.depth_order + 1) * self.count * 8 * (self.groups + JUNK_KINDS + 1)
+        scores = 2.0 * 2 ** (self.options.depth_order + 1) * self.count * 8 * (self.groups + JUNK_KINDS + 1)
+        return scores / self.sharing
 
     def _seen(self, poses: float, grid: BandGrid, making: bool = False) -> float:
         """Copy a block's particles, a row for each pose; ``making``: even where images are kept."""
@@ -225,27 +232,26 @@ class Footprint:
         total, voxels = NUISANCES + components, _voxels(self.narrow)
         pairs = components * (components + 1) // 2 + components * NUISANCES
         record = moment_record_length(components, pairs)
-        # Sums and their float32 scratch of all runs, and what is made of them.
-        result = voxels * (16 * components + 8 * pairs)
-        sums = runs * voxels * 12 * record + runs * result + 8 * voxels * record
-        state = rows * 8 * (total**2 + total)
-        backprojecting = sums + state + 4 * rows * (components + pairs) + 32 * pairs * rows / runs
-        standardising = 3 * state + 16 * total**2 * rows / runs
-        part = self.block * rows / runs / self.own
-        half = part * self.poses_narrow
-        packed = half * 10 * total * (total + 1) + 32 * part * total**2
-        return max(backprojecting, standardising) + self._seen(half, self.narrow) + packed
+        # Of one run sums and their float32 scratch, or what is made of the sums; maps of all.
+        solving = 8 * record + 16 * components + 12 * pairs + 9 * components**2
+        sums = voxels * (max(12 * record, solving) + 8 * runs * components / self.sharing)
+        # Means and packed covariances, those of the last iteration until the new ones are there.
+        state = rows * 4 * (total**2 + 3 * total)
+        backprojecting = sums + state + 4 * rows * (components + pairs)
+        half = self.block * rows / runs / self.own * self.poses_narrow
+        packed = half * 6 * total * (total + 1)
+        return max(backprojecting, 2 * state) + self._seen(half, self.narrow) + packed
 
     def _finishing(self, chains: int, classes: int, voxels: int) -> float:
         total = NUISANCES + classes
-        record = moment_record_length(classes, classes)
-        sums = chains * voxels * (12 * record + 8 * lane_count(NUISANCES) + 24 * classes)
+        # Of one chain records (re, im, weight, 0) in float32 and summed in float64, numerators, weights; maps of all.
+        sums = voxels * (72 * classes + 8 * lane_count(NUISANCES) + 12 * chains * classes / self.sharing)
         looking = voxels * (40 * classes + 8 * lane_count(total) + 8 * lane_count(NUISANCES))
         rows = chains * self._share() * self.own
         seen = 8 * rows * ((10 * classes + 11) + 3 * (classes + NUISANCES))
-        joints = chains * self.count * 8 * (classes + JUNK_KINDS) + 8 * self.own * (11 * classes + 11)
+        joints = chains * self.count * 8 * (classes + JUNK_KINDS) / self.sharing + 8 * self.own * (11 * classes + 11)
         block_poses = self.block * self.poses_wide
-        block = self._seen(block_poses, self.wide) + 40 * block_poses * total**2
+        block = self._seen(block_poses, self.wide) + 16 * block_poses * total**2
         return sums + looking + seen + joints + block + self._surveyed()
 
     def _classical(self, voxels: int) -> float:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hpcsort.parallel import Communicator
 from hpcsort.sort3d.subspace import Subspace, local_weight
 from hpcsort.volumes import BandGrid
 
-__all__ = ["ClassMaps", "leverage_ratio", "maps_from_centres", "shrink_classes"]
+__all__ = ["ClassMaps", "leverage_ratio", "maps_from_centres", "share_maps", "shrink_classes"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,19 @@ def shrink_classes(maps: ClassMaps, numerator: np.ndarray, weight: np.ndarray) -
         ridge=ridge.astype(np.float32),
         leverage=leverage_ratio(grid, focus),
         focus=focus,
+    )
+
+
+def share_maps(comm: Communicator, maps: ClassMaps, new: ClassMaps | None, root: int) -> ClassMaps:
+    """Give all ranks the ``new`` maps of one of them, once per node; the others hold the last ``maps``. Collective."""
+    scale, leverage = comm.bcast(None if new is None else (new.scale, new.leverage), root=root)
+    return replace(
+        maps,
+        volumes=comm.share(None if new is None else new.volumes, root),
+        ridge=comm.share(None if new is None else new.ridge, root),
+        focus=comm.share(None if new is None else new.focus, root),
+        scale=scale,
+        leverage=leverage,
     )
 
 

@@ -93,7 +93,7 @@ def learn_layer(task: Task, plans: list[BoxPlan], survey: Survey) -> list[BoxCha
         _from_mixture(task, mine, subspace, mixture[classes])
         for mine, subspace, mixture in zip(chosen, subspaces, mixtures, strict=True)
     ]
-    _, joints = _refine(task, chains, FINISH_ITERATIONS)
+    _, joints = _refine(task, chains, FINISH_ITERATIONS, until_settled=True)
     return [_chains(task, joints[2 * index], joints[2 * index + 1]) for index in range(len(plans))]
 
 
@@ -109,7 +109,7 @@ def rerun_layer(task: Task, plans: list[BoxPlan], survey: Survey) -> list[BoxCha
             start[task.active] = np.where(begun >= 0, begun + task.groups, -1)
             maps = _empty_maps(task, survey.spread, total)
             chains.append(Chain(plan.learns[chain] & task.usable, maps, with_junk(np.ones(total)), start))
-    _, joints = _refine(task, chains, FINISH_ITERATIONS - 1)
+    _, joints = _refine(task, chains, FINISH_ITERATIONS - 1, until_settled=True)
     return [_chains(task, joints[2 * index], joints[2 * index + 1]) for index in range(len(plans))]
 
 
@@ -180,7 +180,9 @@ def _empty_maps(task: Task, spread: np.ndarray, classes: int, share: float = _CL
     )
 
 
-def _refine(task: Task, chains: list[Chain], iterations: int) -> tuple[list[Chain], list[np.ndarray]]:
+def _refine(
+    task: Task, chains: list[Chain], iterations: int, until_settled: bool = False
+) -> tuple[list[Chain], list[np.ndarray]]:
     # The floor is a share of the particles that are sorted, the weights are shares of all.
     floor = task.floors[-1] * float(task.active.sum()) / task.problem.count
     return refine_chains(
@@ -189,6 +191,7 @@ def _refine(task: Task, chains: list[Chain], iterations: int) -> tuple[list[Chai
         task.known,
         iterations=iterations,
         floor=floor,
+        until_settled=until_settled,
         step=task.step,
         journal=task.journal,
     )

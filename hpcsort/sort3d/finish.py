@@ -15,25 +15,26 @@ from scipy.special import softmax
 
 from hpcsort.checkpoints import Journal, no_journal
 from hpcsort.kernels import (
-    aligned_empty,
-    backproject_moments,
     complete_friedel,
+    insert_sections,
     interleave,
-    moment_record_length,
     subtract_sections,
 )
-from hpcsort.parallel import ExactSum
-from hpcsort.sort3d.classmaps import ClassMaps, shrink_classes
+from hpcsort.sort3d.classmaps import ClassMaps, share_maps, shrink_classes
 from hpcsort.sort3d.looks import Look, look
 from hpcsort.sort3d.marching import common_band
 from hpcsort.sort3d.statistics import JUNK_KINDS
-from hpcsort.sort3d.store import ParticleStore, exact_total
+from hpcsort.sort3d.store import Block, ParticleStore, exact_total, sum_and_solve
 from hpcsort.sort3d.subspace import NUISANCES
 
 __all__ = ["Chain", "refine_chains", "with_junk"]
 
+_LEAST_SHARE = 0.001
+"""A particle adds nothing to the map of a class in which its share is less than this part of its largest."""
 _SCALE_RANGE = (0.3, 5.0)
 _LEAST_BAND = 8
+_SETTLED = 0.002
+"""Mean share of particles that change classes below which the iterations end."""
 MARCHING: int | None = None
 """Shells beyond those in which paired chains agree that particles are compared in; None is the whole band always."""
 JUNK_SHARE = 0.001
@@ -82,6 +83,7 @@ def refine_chains(
     *,
     iterations: int,
     floor: float,
+    until_settled: bool = False,
     step: Callable[[str], None] | None = None,
     journal: Journal | None = None,
 ) -> tuple[list[Chain], list[np.ndarray]]:
@@ -95,6 +97,8 @@ def refine_chains(
         were held to their sure members would stand too far apart, and a class between them would seem to be missing.
     iterations : number of estimates of the maps, not counting the one from a start partition.
     floor : smallest share of a class.
+    until_settled : end early where no chain's particles move any more. Likelihoods go on growing a little, so that only
+        those after equally many iterations compare.
     step : called with a note after each iteration.
     journal : keeps the state after the last iteration.
 
@@ -116,13 +120,15 @@ def refine_chains(
         view = _in_band(store, maps)
         seen = [look(view, state.chain.maps, state.local, state.shares) for state in states]
         states = [_rescale(store, state, part) for state, part in zip(states, seen, strict=True)]
-        if iteration + 1 < iterations:
-            states = [_share_out(store, state, part, floor) for state, part in zip(states, seen, strict=True)]
-            journal.keep("finishing", partial(_to_keep, iteration + 1, store, states))
-        else:
-            states = [_reweigh(store, state, part, floor) for state, part in zip(states, seen, strict=True)]
+        before = [state.shares for state in states]
+        states = [_share_out(store, state, part, floor) for state, part in zip(states, seen, strict=True)]
         if step is not None:
             step(f"finishing {len(chains)} chains: iteration {iteration + 1} of {iterations}")
+        # Every chain looks at this, so that none stops early for another's sake.
+        if until_settled and _moved(store, states, before) < _SETTLED:
+            break
+        if iteration + 1 < iterations:
+            journal.keep("finishing", partial(_to_keep, iteration + 1, store, states))
     joints = []
     view = _in_band(store, [state.chain.maps for state in states])
     for index, state in enumerate(states):
@@ -131,8 +137,19 @@ def refine_chains(
             joint[state.local] = seen[index].scores(state.chain.maps.scale)
         others = np.setdiff1d(np.arange(len(store.data)), state.local if iterations else [])
         joint[others] = look(view, state.chain.maps, others, None).scores(state.chain.maps.scale)
-        joints.append(store.gathered(joint) + np.log(state.chain.weights))
+        joints.append(store.gathered(joint + np.log(state.chain.weights)))
     return [state.chain for state in states], joints
+
+
+def _moved(store: ParticleStore, states: list[_State], before: list[np.ndarray]) -> float:
+    """Mean share by which own particles have changed classes, of the chain in which it is largest. Collective."""
+    moved = [
+        0.5
+        * float(_total(store, state, np.abs(state.shares - old).sum(axis=1)))
+        / max(int(state.chain.learns.sum()), 1)
+        for state, old in zip(states, before, strict=True)
+    ]
+    return max(moved, default=0.0)
 
 
 def _to_keep(iteration: int, store: ParticleStore, states: list[_State]) -> tuple[int, list[tuple[np.ndarray, ...]]]:
@@ -182,44 +199,48 @@ def _begin(store: ParticleStore, chain: Chain, pinned: np.ndarray, floor: float)
 def _estimate(store: ParticleStore, states: list[_State]) -> list[ClassMaps]:
     """Back-project the own particles of every chain into its classes, nuisances taken out, and shrink. Collective."""
     peak_data = store.largest(store.data.peak) + store.largest(store.data.ctfs) + 1.0
-    tasks = []
-    for state in states:
-        maps = state.chain.maps
-        nuisances = np.ascontiguousarray(state.nuisances, np.float32)
-        largest = float(store.comm.max(float(np.abs(nuisances).max(initial=0))))
-        peak = peak_data * (1.0 + float(np.abs(maps.fixed).max()) * largest * NUISANCES)
-        shape = (*maps.grid.fourier_shape, moment_record_length(maps.classes, maps.classes))
-        total = ExactSum(shape, 8.0 * max(int(state.chain.learns.sum()), 1) * peak**2)
-        shares = np.ascontiguousarray(state.shares, np.float32)
-        scratch = aligned_empty(shape, np.float32)
-        scratch[...] = 0
-        tasks.append((state, interleave(maps.fixed), nuisances, shares, total, scratch))
-    for block in store.blocks():
-        for state, fixed, nuisances, shares, total, scratch in tasks:
-            rows = state.within(block.local)
-            poses = store.data.seen(state.local[rows])
-            data, share = poses.data, poses.weighted(shares[rows])
-            geometry = (data.ctfs, data.rotations, data.px, data.py, state.chain.maps.grid.pad)
-            clean = subtract_sections(fixed, NUISANCES, poses.per_pose(nuisances[rows]), data.images, *geometry)
-            backproject_moments(
-                clean, data.ctfs, data.rotations, share, share, data.px, data.py, state.chain.maps.grid.pad, scratch
-            )
-            total.add(scratch, clear=True)
-    for task in tasks:
-        task[4].join(store.comm)
-    solved = [
-        _solve(task[0].chain.maps, task[4].total) if index % store.comm.size == store.comm.rank else None
-        for index, task in enumerate(tasks)
+    comm = store.comm
+    solved = sum_and_solve(
+        comm,
+        len(states),
+        lambda index: _class_sums(store, states[index], peak_data),
+        lambda index, total: _solve(states[index].chain.maps, total),
+    )
+    return [
+        share_maps(comm, state.chain.maps, maps, root=index % comm.size)
+        for index, (state, maps) in enumerate(zip(states, solved, strict=True))
     ]
-    return [store.comm.bcast(maps, root=index % store.comm.size) for index, maps in enumerate(solved)]
+
+
+def _class_sums(store: ParticleStore, state: _State, peak_data: float) -> np.ndarray:
+    """Exact sums (K, Fourier volume, 4) of the records that a chain's own particles add to its classes. Collective."""
+    maps = state.chain.maps
+    pad, fixed = maps.grid.pad, interleave(maps.fixed)
+    nuisances = np.ascontiguousarray(state.nuisances, np.float32)
+    shares = np.ascontiguousarray(state.shares, np.float32)
+    largest = float(store.comm.max(float(np.abs(nuisances).max(initial=0))))
+    peak = peak_data * (1.0 + float(np.abs(maps.fixed).max()) * largest * NUISANCES)
+
+    def fill(block: Block, scratch: np.ndarray) -> None:
+        rows = state.within(block.local)
+        poses = store.data.seen(state.local[rows])
+        data, share = poses.data, poses.weighted(shares[rows])
+        geometry = (data.ctfs, data.rotations, data.px, data.py, pad)
+        clean = subtract_sections(fixed, NUISANCES, poses.per_pose(nuisances[rows]), data.images, *geometry)
+        particles, labels = np.nonzero(share > _LEAST_SHARE * share.max(axis=1, keepdims=True, initial=0.0))
+        insert_sections(
+            clean, data.ctfs, data.rotations, labels.astype(np.int32), share[particles, labels], data.px, data.py, pad,
+            scratch, particles.astype(np.int32),
+        )  # fmt: skip
+
+    shape = (maps.classes, *maps.grid.fourier_shape, 4)
+    return store.sum_blocks(shape, 8.0 * max(int(state.chain.learns.sum()), 1) * peak**2, fill)
 
 
 def _solve(maps: ClassMaps, total: np.ndarray) -> ClassMaps:
-    classes = maps.classes
-    sums = np.moveaxis(total, -1, 0)
-    numerator = sums[:classes] + 1j * sums[classes : 2 * classes]
-    weight = np.ascontiguousarray(sums[2 * classes : 3 * classes])
-    for index in range(classes):
+    numerator = total[..., 0] + 1j * total[..., 1]
+    weight = np.ascontiguousarray(total[..., 2])
+    for index in range(maps.classes):
         complete_friedel(numerator[index], hermitian=True)
         complete_friedel(weight[index], hermitian=False)
     return shrink_classes(maps, numerator, weight)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -21,9 +22,9 @@ from hpcsort.kernels import (
     score_sections,
 )
 from hpcsort.sort3d.classmaps import leverage_ratio
-from hpcsort.sort3d.statistics import JUNK_KINDS, junk_scores
+from hpcsort.sort3d.statistics import JUNK_KINDS, integrated, junk_scores
 from hpcsort.sort3d.store import Block, ParticleStore
-from hpcsort.sort3d.subspace import NUISANCES, local_weight, moments, unpack_lower
+from hpcsort.sort3d.subspace import NUISANCES, local_weight, moments
 from hpcsort.volumes import BandGrid
 
 __all__ = ["SCALE_RANGE", "Chain", "ClassVolumes", "Field", "clean_residuals", "make_maps", "weigh_classes"]
@@ -139,11 +140,10 @@ def clean_residuals(
     junk = np.empty((len(store.data), JUNK_KINDS))
     expected = np.empty((len(store.data), NUISANCES), np.float32)
     for block in store.blocks():
-        linear, packed = moments(store, volumes, NUISANCES, pad, block.local)
-        gram = unpack_lower(packed, NUISANCES)
-        junk[block.local] = junk_scores(linear, gram, contrast)
-        system = 2.0 * gram + np.eye(NUISANCES)
-        expected[block.local] = np.linalg.solve(system, 2.0 * linear[..., None])[..., 0]
+        linear, gram = moments(store, volumes, NUISANCES, pad, block.local)
+        found = integrated(linear, gram)
+        junk[block.local] = junk_scores(found, linear, gram, contrast)
+        expected[block.local] = found.rest
     return store.with_data(store.data.minus(volumes, NUISANCES, expected, pad)), junk
 
 
@@ -231,9 +231,17 @@ def weigh_classes(
     store, pad = field.store, field.grid.pad
     count = len(store.data)
     found = [(np.zeros((count, chain.classes)), np.zeros((count, chain.classes))) for chain in chains]
-    packed = [_records(chain) for chain in chains] if shares is not None and field.leave_one_out else []
+    packed = (
+        [store.comm.once_per_node(partial(_records, chain)) for chain in chains]
+        if shares is not None and field.leave_one_out
+        else []
+    )
     batches = [
-        (np.ones(count, bool) if not own_only else chains[batch[0]].own[field.here], batch, _interleaved(chains, batch))
+        (
+            np.ones(count, bool) if not own_only else chains[batch[0]].own[field.here],
+            batch,
+            store.comm.once_per_node(partial(_interleaved, chains, batch)),
+        )
         for batch in _batches(chains, own_only)
     ]
     for block in store.blocks():

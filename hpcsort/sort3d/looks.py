@@ -10,9 +10,9 @@ import numpy as np
 from hpcsort.images import Seen
 from hpcsort.kernels import interleave, leave_one_out_gains, pack_ridge, subtract_sections
 from hpcsort.sort3d.classmaps import ClassMaps
-from hpcsort.sort3d.statistics import JUNK_KINDS, junk_scores, reduced_moments
+from hpcsort.sort3d.statistics import JUNK_KINDS, integrated, junk_scores
 from hpcsort.sort3d.store import ParticleStore
-from hpcsort.sort3d.subspace import NUISANCES, seen_moments, unpack_lower
+from hpcsort.sort3d.subspace import NUISANCES, seen_moments
 
 __all__ = ["Look", "look"]
 
@@ -46,12 +46,18 @@ class Look:
 
 
 def look(store: ParticleStore, maps: ClassMaps, local: np.ndarray, shares: np.ndarray | None) -> Look:
-    """Compare this rank's particles ``local`` with the classes, their own ``shares`` in the maps left out."""
+    """Compare this rank's particles ``local`` with the classes; collective.
+
+    Their own ``shares`` in the maps are left out; None where they are not part of them.
+    """
     classes, count = maps.classes, len(local)
     total = NUISANCES + classes
-    volumes = interleave(np.concatenate([maps.fixed, maps.volumes]))
-    ridge = None if shares is None else pack_ridge(maps.volumes, maps.ridge)
+    once = store.comm.once_per_node
+    volumes = once(lambda: interleave(np.concatenate([maps.fixed, maps.volumes])))
+    ridge = None if shares is None else once(lambda: pack_ridge(maps.volumes, maps.ridge))
     fixed = interleave(maps.fixed)
+    steps = np.arange(classes)
+    diagonal = steps * (steps + 3) // 2
     found = Look(
         np.empty((count, classes)),
         np.empty((count, classes)),
@@ -62,13 +68,14 @@ def look(store: ParticleStore, maps: ClassMaps, local: np.ndarray, shares: np.nd
     )
     for rows in _pieces(store, local):
         poses = store.data.seen(local[rows])
-        joint, packed = seen_moments(poses, volumes, total, maps.grid.pad)
-        gram = unpack_lower(packed, total)
-        linear, precision = reduced_moments(joint, gram, NUISANCES)
-        power = np.einsum("nkk->nk", precision)
-        joint, gram = poses.expected(joint), poses.expected(gram)
-        rest, pull = found.rest[rows], found.pull[rows] = _nuisance_means(joint, gram)
-        found.junk[rows] = junk_scores(joint, gram, maps.contrast)
+        joint, gram = seen_moments(poses, volumes, total, maps.grid.pad)
+        each = mean = integrated(joint, gram)
+        linear, power = each.linear, each.precision[:, diagonal]
+        if poses.first is not None:
+            joint, gram = poses.expected(joint), poses.expected(gram)
+            mean = integrated(joint, gram)
+        rest, pull = found.rest[rows], found.pull[rows] = mean.rest, mean.pull
+        found.junk[rows] = junk_scores(mean, joint, gram, maps.contrast)
         if shares is not None and ridge is not None:
             expected = _expected_nuisances(rest, pull, shares[rows], maps.scale).astype(np.float32)
             linear += _own_corrections(poses, maps, ridge, fixed, expected, shares[rows])
@@ -80,13 +87,6 @@ def _pieces(store: ParticleStore, local: np.ndarray) -> list[slice]:
     """Cut rising local rows at the blocks of the store, so that results do not depend on the number of ranks."""
     edges = np.searchsorted(local, [block.local.start for block in store.blocks()] + [len(store.data)])
     return [slice(int(first), int(last)) for first, last in pairwise(edges) if last > first]
-
-
-def _nuisance_means(linear: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    system = 2.0 * gram[:, :NUISANCES, :NUISANCES] + np.eye(NUISANCES)
-    right = 2.0 * np.concatenate([linear[:, :NUISANCES, None], gram[:, :NUISANCES, NUISANCES:]], axis=2)
-    solved = np.linalg.solve(system, right)
-    return solved[:, :, 0], solved[:, :, 1:].transpose(0, 2, 1)
 
 
 def _expected_nuisances(rest: np.ndarray, pull: np.ndarray, shares: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -101,15 +101,17 @@ def _own_corrections(
     data, shares = poses.data, poses.per_pose(shares)
     geometry = (data.ctfs, data.rotations, data.px, data.py, maps.grid.pad)
     clean = subtract_sections(fixed, NUISANCES, poses.per_pose(expected), data.images, *geometry)
-    none = np.zeros(len(data), np.float32)
+    rows, labels = np.nonzero(shares > _SMALL_SHARE)
+    reach = maps.leverage if poses.overlap is None else maps.leverage * poses.overlap[rows]
     correction = np.zeros(shares.shape)
-    reach = maps.leverage if poses.overlap is None else maps.leverage * poses.overlap
-    for index in range(shares.shape[1]):
-        share = shares[:, index]
-        labels = np.where(share > _SMALL_SHARE, index, -1).astype(np.int32)
-        if (labels < 0).all():
-            continue
-        leverage = (reach * share).astype(np.float32)
-        without = leave_one_out_gains(ridge, None, labels, leverage, clean, *geometry)
-        correction[:, index] = without - leave_one_out_gains(ridge, None, labels, none, clean, *geometry)
+    correction[rows, labels] = leave_one_out_gains(
+        ridge,
+        None,
+        labels.astype(np.int32),
+        (reach * shares[rows, labels]).astype(np.float32),
+        clean,
+        *geometry,
+        rows=rows.astype(np.int32),
+        change=True,
+    )
     return correction

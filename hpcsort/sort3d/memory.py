@@ -39,7 +39,7 @@ class MemoryEstimate:
     poses : images of all poses, where they are made once.
     consensus : what reading and whitening need besides.
     learning : latents, covariances and voxel sums of all chains that learn subspaces.
-    statistics : (b, M) of every particle, which each rank holds, and mixtures of them.
+    statistics : (b, M) of every particle, held once, and mixtures of them.
     volumes : class maps and scores while chains are finished in map space.
     final_maps : full-size sums and maps.
     """
@@ -142,7 +142,7 @@ class _Planner:
         reach: int | None = None,
     ) -> MemoryEstimate:
         """See `estimate_memory`."""
-        sort = Footprint.of(self._table, options, ranks, groups, reach)
+        sort = Footprint.of(self._table, options, ranks, ranks_on_node, groups, reach)
         maps, on_root = sort.final_maps()
         rank = {
             "libraries": _RANK_BYTES + self._table_bytes,

@@ -12,6 +12,7 @@ from hpcsort.geometry import orientation_groups, relion_matrices
 from hpcsort.images import SmearedData
 from hpcsort.io import BadImage, ParticleTable
 from hpcsort.parallel import Communicator
+from hpcsort.sort3d.coarse import sorting_grid
 from hpcsort.sort3d.consensus import Consensus, build_consensus, subtract_consensus, whiten, whiten_as_told
 from hpcsort.sort3d.loading import half_sets, load_particles, shown_images
 from hpcsort.sort3d.options import SortOptions
@@ -19,7 +20,7 @@ from hpcsort.sort3d.screen import contrast_notes, emptiness
 from hpcsort.sort3d.source import Source
 from hpcsort.sort3d.store import ParticleStore
 from hpcsort.sort3d.subspace import Subspace, nuisance_maps
-from hpcsort.volumes import BandGrid, good_even_size, last_shell_above, resample_map, soft_sphere
+from hpcsort.volumes import BandGrid, last_shell_above, resample_map, soft_sphere
 
 __all__ = ["Band", "Problem", "pose_problem"]
 
@@ -151,7 +152,7 @@ def pose_problem(
     half = half_sets(table, rows, image, options.seed)
     groups = _noise_groups(table)
     share = radius_px / box
-    grid = _grid(limit)
+    grid = sorting_grid(limit)
     sphere = _sorting_mask(comm, mask, grid, share)
     if table.noise_power is None:
         store, _ = whiten(store, store, groups)
@@ -169,11 +170,11 @@ def pose_problem(
     for note in contrast_notes(residual, consensus):
         tell(f"Warning: {note}")
     shell = max(last_shell_above(consensus.fsc, 0.143), min(6, limit))
-    wide_grid = _grid(min(limit, shell))
+    wide_grid = sorting_grid(min(limit, shell))
     region = _sorting_mask(comm, mask, wide_grid, share)
     wide = _band(residual, consensus, wide_grid, region, region, box)
     narrow_limit = min(wide.grid.radius, _band_limit(options, box, radius_px, _NARROW))
-    narrow_grid = _grid(narrow_limit)
+    narrow_grid = sorting_grid(narrow_limit)
     region = _sorting_mask(comm, mask, narrow_grid, share)
     narrow = _band(residual, consensus, narrow_grid, region, region, box)
     edge_A = box * table.pixel_size_A
@@ -233,10 +234,6 @@ def _settle(
         store, _ = whiten(store, subtract_consensus(store, first), groups)
     consensus = build_consensus(store, grid, local_half, mask)
     return consensus, subtract_consensus(store, consensus)
-
-
-def _grid(radius: int) -> BandGrid:
-    return BandGrid(good_even_size(int(np.ceil(2.5 * radius)) + 2), radius)
 
 
 def _sorting_mask(comm: Communicator, mask: np.ndarray | None, grid: BandGrid, radius: float) -> np.ndarray:

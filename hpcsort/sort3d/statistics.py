@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcsort.kernels import Marginals, marginal_moments
 from hpcsort.sort3d.store import ParticleStore
 from hpcsort.sort3d.subspace import NUISANCES, Subspace, moments, unpack_lower
 
-__all__ = ["JUNK_KINDS", "Statistics", "junk_scores", "particle_statistics", "reduced_moments"]
+__all__ = ["JUNK_KINDS", "Statistics", "integrated", "junk_scores", "particle_statistics"]
 
 JUNK_KINDS = 2
 """Images without a particle, and a broad component."""
@@ -68,44 +69,26 @@ class Statistics:
         return np.asarray(solved[..., 0])
 
 
-def reduced_moments(linear: np.ndarray, gram: np.ndarray, nuisances: int) -> tuple[np.ndarray, np.ndarray]:
-    """Integrate the first ``nuisances`` latents (standard normal) out of joint moments.
-
-    Parameters
-    ----------
-    linear : float64 (n, T), sums of c Re(conj(P_a) y).
-    gram : float64 (n, T, T), sums of c^2 Re(conj(P_a) P_b).
-
-    Returns
-    -------
-    linear (n, J), precision (n, J, J) of `Statistics`, J = T - nuisances.
-    """
-    # Whitened complex noise has E|n|^2 = 1 per pixel, hence the factor 2 of Re(conj(a) b) in the exponent.
-    joint, right = 2.0 * gram, 2.0 * linear
-    fixed, mixed = joint[:, :nuisances, :nuisances], joint[:, :nuisances, nuisances:]
-    free = joint[:, nuisances:, nuisances:]
-    both = np.concatenate([mixed, right[:, :nuisances, None]], axis=2)
-    solved = np.linalg.solve(fixed + np.eye(nuisances), both)
-    precision = free - np.einsum("nsa,nsb->nab", mixed, solved[:, :, :-1])
-    reduced = right[:, nuisances:] - np.einsum("nsa,ns->na", mixed, solved[:, :, -1])
-    return reduced, 0.5 * (precision + precision.transpose(0, 2, 1))
+def integrated(linear: np.ndarray, gram: np.ndarray) -> Marginals:
+    """Integrate the nuisances, which come first, out of joint moments of `moments`."""
+    return marginal_moments(linear, gram, NUISANCES, _BREADTH)
 
 
 def particle_statistics(store: ParticleStore, subspaces: list[Subspace]) -> list[Statistics]:
     """Statistics of all particles of the store in every subspace, in sort order, on every rank. Collective."""
-    volumes = [subspace.volumes() for subspace in subspaces]
+    volumes = [store.comm.once_per_node(subspace.volumes) for subspace in subspaces]
     linear = [np.empty((len(store.data), subspace.components)) for subspace in subspaces]
     precision = [np.empty((*part.shape, part.shape[1])) for part in linear]
     for block in store.blocks():
         for index, subspace in enumerate(subspaces):
             total = NUISANCES + subspace.components
-            first, packed = moments(store, volumes[index], total, subspace.grid.pad, block.local)
-            gram = unpack_lower(packed, total)
-            linear[index][block.local], precision[index][block.local] = reduced_moments(first, gram, NUISANCES)
+            found = integrated(*moments(store, volumes[index], total, subspace.grid.pad, block.local))
+            linear[index][block.local] = found.linear
+            precision[index][block.local] = unpack_lower(found.precision, subspace.components)
     return [Statistics(store.gathered(one), store.gathered(two)) for one, two in zip(linear, precision, strict=True)]
 
 
-def junk_scores(linear: np.ndarray, gram: np.ndarray, contrast: float) -> np.ndarray:
+def junk_scores(found: Marginals, linear: np.ndarray, gram: np.ndarray, contrast: float) -> np.ndarray:
     """Log-likelihood ratios (n, 2) of two kinds of junk against the consensus with its nuisances integrated out.
 
     The first is an image without a particle: in residuals minus the consensus, that is the contrast map at
@@ -114,20 +97,10 @@ def junk_scores(linear: np.ndarray, gram: np.ndarray, contrast: float) -> np.nda
 
     Parameters
     ----------
-    linear, gram : joint moments as in `reduced_moments`, nuisances first.
+    found : of `integrated`.
+    linear, gram : the joint moments that it was made of.
     contrast : standard deviation of the contrast for which its map is scaled.
     """
-    fixed = slice(0, NUISANCES)
-    particle = _evidence(linear[:, fixed], gram[:, fixed, fixed], 1.0)
-    empty = 2.0 * linear[:, 0] * (-1.0 / contrast) - gram[:, 0, 0] / contrast**2
-    broad = _evidence(linear, gram, _BREADTH**2)
+    particle, broad = found.evidence.T
+    empty = linear[:, 0] * (-2.0 / contrast) - gram[:, 0] / contrast**2
     return np.stack([empty - particle, broad - particle], axis=1)
-
-
-def _evidence(linear: np.ndarray, gram: np.ndarray, variance: float) -> np.ndarray:
-    """Log-likelihood ratio (n,) of latents of N(0, ``variance``) against zero, integrated out."""
-    size = linear.shape[1]
-    factor = np.linalg.cholesky(2.0 * variance * gram + np.eye(size))
-    half = np.linalg.solve(factor, 2.0 * np.sqrt(variance) * linear[..., None])[..., 0]
-    log_determinant = 2.0 * np.log(np.einsum("naa->na", factor)).sum(axis=1)
-    return np.asarray(0.5 * (half**2).sum(axis=1) - 0.5 * log_determinant)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from hpcsort.images import BandData, SmearedData
 from hpcsort.kernels import aligned_empty
 from hpcsort.parallel import Communicator, ExactSum, cut_chunks, deal_chunks
 
-__all__ = ["Block", "ParticleStore", "deal_particles", "exact_total"]
+__all__ = ["Block", "ParticleStore", "deal_particles", "exact_total", "sum_and_solve"]
+
+Result = TypeVar("Result")
 
 _MOST_POSES = 1 << 14
 """Poses of a chunk: its images are made all at once where they are not kept."""
@@ -41,7 +44,7 @@ def deal_particles(
     The chunk is also the unit of float32 summation, so its size balances rounding and the cost of the exact sum
     (one pass over a volume a chunk) against having enough chunks for all ranks.
     """
-    target = int(np.clip(-(-count // 24), 256, 2048))
+    target = int(np.clip(-(-count // 24), 256, 1024))
     if cost is None:
         cost = np.ones(count)
     elif count:
@@ -139,3 +142,31 @@ def exact_total(comm: Communicator, blocks: list[np.ndarray], shape: tuple[int, 
         total.add(block)
     total.join(comm)
     return total.total
+
+
+def sum_and_solve(
+    comm: Communicator, count: int, make_sum: Callable[[int], np.ndarray], solve: Callable[[int, np.ndarray], Result]
+) -> list[Result | None]:
+    """Make ``count`` sums one after another, and solve each on one rank. Collective.
+
+    Parameters
+    ----------
+    make_sum : makes the sum of an index; collective, all ranks get it.
+    solve : makes of the sum what is wanted; called on rank ``index % comm.size`` only.
+
+    Returns
+    -------
+    The solutions on the rank that made them, None elsewhere. A rank holds one sum at a time, and one that it solves
+    while the others solve theirs.
+    """
+    solved: list[Result | None] = [None] * count
+    for first in range(0, count, comm.size):
+        mine: np.ndarray | None = None
+        for index in range(first, min(first + comm.size, count)):
+            total = make_sum(index)
+            if index % comm.size == comm.rank:
+                mine = total
+            del total
+        if mine is not None:
+            solved[first + comm.rank] = solve(first + comm.rank, mine)
+    return solved

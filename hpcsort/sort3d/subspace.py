@@ -137,7 +137,7 @@ def unpack_lower(packed: np.ndarray, size: int) -> np.ndarray:
 def moments(
     store: ParticleStore, volumes: np.ndarray, count: int, pad: int, rows: slice | np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Linear terms (n, count) and packed Gram matrices of ``count`` maps for local particles ``rows``, float64.
+    """Linear terms (n, count) and packed Gram matrices of ``count`` maps for local particles ``rows``, float32.
 
     Of a particle with several poses they are the expected ones.
     """
@@ -147,10 +147,11 @@ def moments(
 
 
 def seen_moments(seen: Seen, volumes: np.ndarray, count: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
-    """Linear terms (v, count) and packed Gram matrices of ``count`` maps for every pose, float64."""
-    data = seen.data
-    linear, gram = section_moments(volumes, count, data.images, data.ctfs, data.rotations, data.px, data.py, pad)
-    return linear.astype(np.float64), gram.astype(np.float64)
+    """Linear terms (v, count) and packed Gram matrices of ``count`` maps for every pose, float32."""
+    data = seen.source
+    return section_moments(
+        volumes, count, data.images, data.ctfs, data.rotations, data.px, data.py, pad, rows=seen.rows
+    )
 
 
 def local_weight(grid: BandGrid, maps: np.ndarray, region: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ struct Block {
     HPCSORT_INLINE void locate(const Particles &s, std::int64_t particle, std::int64_t first, const Grid &grid) {
         const std::int64_t left = s.pixels - first;
         count = left < BLOCK ? static_cast<int>(left) : BLOCK;
-        const float *a = s.rotations + 9 * particle;
+        const float *a = s.rotations + 9 * s.row(particle);
         const float ax = s.pad * a[0], ay = s.pad * a[1], az = s.pad * a[2];
         const float bx = s.pad * a[3], by = s.pad * a[4], bz = s.pad * a[5];
         const float *px = s.px + first, *py = s.py + first;
@@ -64,8 +64,9 @@ struct Block {
     // Read the data of the block, conjugated where the point was flipped, and ask for those of the next block.
     template <bool SCALE>
     HPCSORT_INLINE void read(const Particles &s, std::int64_t particle, std::int64_t first) {
-        const float *image = s.images + 2 * (particle * s.pixels + first);
-        const float *c = s.ctfs + particle * s.pixels + first;
+        const std::int64_t start = s.row(particle) * s.pixels + first;
+        const float *image = s.images + 2 * start;
+        const float *c = s.ctfs + start;
         for (int j = 0; j < 2 * BLOCK; j += 16) __builtin_prefetch(image + 2 * BLOCK + j);
         for (int j = 0; j < BLOCK; j += 16) __builtin_prefetch(c + BLOCK + j);
         // A constant length spares full blocks the prologues and remainders of vector loops.

@@ -1,9 +1,11 @@
 // The Python module: arrays arrive checked for shape and type by the Python side and leave as pointers.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 
 #include <algorithm>
 #include <complex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -61,18 +63,22 @@ std::vector<float> padded(const Real &frequencies) {
     return all;
 }
 
+using Rows = std::optional<In<std::int32_t>>;
+
 struct Batch {
     std::vector<float> px, py;
     Particles particles;
-    Batch(const Complex *images, const Real *ctfs, const Real &rotations, const Real &x, const Real &y, float pad)
-        : px(padded(x)), py(padded(y)), particles{length(rotations.shape(0)),
+    Batch(const Complex *images, const Real *ctfs, const Real &rotations, const Real &x, const Real &y, float pad,
+          const Rows &rows = {})
+        : px(padded(x)), py(padded(y)), particles{length(rows ? rows->shape(0) : rotations.shape(0)),
                                                   length(x.shape(0)),
                                                   rotations.data(),
                                                   px.data(),
                                                   py.data(),
                                                   pad,
                                                   images ? floats(*images) : nullptr,
-                                                  ctfs ? ctfs->data() : nullptr} {}
+                                                  ctfs ? ctfs->data() : nullptr,
+                                                  rows ? rows->data() : nullptr} {}
     Batch(const Batch &) = delete;
     Batch &operator=(const Batch &) = delete;
 };
@@ -116,8 +122,8 @@ void score_sections(Real interleaved, std::int64_t count, Complex images, Real c
 }
 
 void section_moments(Real interleaved, std::int64_t count, Complex images, Real ctfs, Real rotations, Real px, Real py,
-                     float pad, Out<float> linear, Out<float> gram) {
-    const Batch s(&images, &ctfs, rotations, px, py, pad);
+                     float pad, Rows rows, Out<float> linear, Out<float> gram) {
+    const Batch s(&images, &ctfs, rotations, px, py, pad, rows);
     const Interleaved m = maps(interleaved, count);
     float *first = linear.data(), *second = gram.data();
     nb::gil_scoped_release release;
@@ -148,37 +154,68 @@ void pack_ridge(Complex volumes, Real ridge, Out<float> out) {
     }
 }
 
+Entries entries_of(const In<std::int32_t> &labels, const Rows &rows) {
+    return {length(labels.shape(0)), rows ? rows->data() : nullptr, labels.data()};
+}
+
 void leave_one_out_gains(Real records, In<std::int32_t> labels, Real factors, Complex images, Real ctfs, Real rotations,
-                         Real px, Real py, float pad, Out<float> out) {
+                         Real px, Real py, float pad, Rows rows, bool change, Out<float> out) {
     const Batch s(&images, &ctfs, rotations, px, py, pad);
     const float *data = records.data(), *scale = factors.data();
-    const std::int32_t *classes = labels.data();
+    const Entries entries = entries_of(labels, rows);
     const std::int64_t half = length(records.shape(3)) - 1;
     float *target = out.data();
     nb::gil_scoped_release release;
-    chosen->leave_one_out(s.particles, data, half, classes, scale, target);
+    chosen->leave_one_out(s.particles, data, half, entries, scale, change, target);
 }
 
 void insert_sections(Complex images, Real ctfs, Real rotations, In<std::int32_t> labels, Real weights, Real px, Real py,
-                     float pad, Out<float> out) {
+                     float pad, Rows rows, Out<float> out) {
     const Batch s(&images, &ctfs, rotations, px, py, pad);
-    const std::int32_t *classes = labels.data();
+    const Entries entries = entries_of(labels, rows);
     const float *scale = weights.data();
     const std::int64_t half = length(out.shape(3)) - 1;
     float *target = out.data();
     nb::gil_scoped_release release;
-    chosen->insert(s.particles, classes, scale, half, target);
+    chosen->insert(s.particles, entries, scale, half, target);
 }
 
 void backproject_moments(Complex images, Real ctfs, Real rotations, Real z, Real q, Real px, Real py, float pad,
-                         Out<float> out) {
-    const Batch s(&images, &ctfs, rotations, px, py, pad);
+                         Rows rows, Out<float> out) {
+    const Batch s(&images, &ctfs, rotations, px, py, pad, rows);
     const float *first = z.data(), *second = q.data();
     const std::int64_t moments = length(z.shape(1)), weights = length(q.shape(1));
     const std::int64_t half = length(out.shape(2)) - 1, record = length(out.shape(3));
     float *target = out.data();
     nb::gil_scoped_release release;
     chosen->backproject(s.particles, first, moments, second, weights, half, record, target);
+}
+
+void latent_posteriors(Real linear, Real gram, Out<double> mean, Out<double> covariance) {
+    const float *first = linear.data(), *second = gram.data();
+    const std::int64_t n = length(linear.shape(0)), latents = length(linear.shape(1));
+    double *centre = mean.data(), *spread = covariance.data();
+    nb::gil_scoped_release release;
+    chosen->posteriors(first, second, n, latents, centre, spread);
+}
+
+void moment_weights(In<double> mean, In<double> covariance, std::int64_t fixed, In<double> transform, Out<float> first,
+                    Out<float> second) {
+    const double *centre = mean.data(), *spread = covariance.data(), *matrix = transform.data();
+    const std::int64_t n = length(mean.shape(0)), latents = length(mean.shape(1));
+    float *one = first.data(), *two = second.data();
+    nb::gil_scoped_release release;
+    chosen->moment_weights(centre, spread, n, latents, fixed, matrix, one, two);
+}
+
+void marginal_moments(Real linear, Real gram, std::int64_t fixed, double breadth, Out<double> reduced,
+                      Out<double> precision, Out<double> rest, Out<double> pull, Out<double> evidence) {
+    const float *first = linear.data(), *second = gram.data();
+    const std::int64_t n = length(linear.shape(0)), latents = length(linear.shape(1));
+    double *one = reduced.data(), *two = precision.data(), *mean = rest.data(), *slope = pull.data();
+    double *gain = evidence.data();
+    nb::gil_scoped_release release;
+    chosen->marginals(first, second, n, latents, fixed, breadth, one, two, mean, slope, gain);
 }
 
 double run_add(double *total, float *addend, std::int64_t n, double shift, bool clear) {
@@ -207,12 +244,19 @@ NB_MODULE(_native, m) {
     m.def("extract_sections", &extract_sections);
     m.def("interleave", &interleave);
     m.def("score_sections", &score_sections);
-    m.def("section_moments", &section_moments);
+    m.def("section_moments", &section_moments, "interleaved"_a, "count"_a, "images"_a, "ctfs"_a, "rotations"_a, "px"_a,
+          "py"_a, "pad"_a, "rows"_a.none(), "linear"_a, "gram"_a);
     m.def("subtract_sections", &subtract_sections);
     m.def("pack_ridge", &pack_ridge);
-    m.def("leave_one_out_gains", &leave_one_out_gains);
-    m.def("insert_sections", &insert_sections);
-    m.def("backproject_moments", &backproject_moments);
+    m.def("leave_one_out_gains", &leave_one_out_gains, "records"_a, "labels"_a, "factors"_a, "images"_a, "ctfs"_a,
+          "rotations"_a, "px"_a, "py"_a, "pad"_a, "rows"_a.none(), "change"_a, "out"_a);
+    m.def("insert_sections", &insert_sections, "images"_a, "ctfs"_a, "rotations"_a, "labels"_a, "weights"_a, "px"_a,
+          "py"_a, "pad"_a, "rows"_a.none(), "out"_a);
+    m.def("latent_posteriors", &latent_posteriors);
+    m.def("moment_weights", &moment_weights);
+    m.def("marginal_moments", &marginal_moments);
+    m.def("backproject_moments", &backproject_moments, "images"_a, "ctfs"_a, "rotations"_a, "z"_a, "q"_a, "px"_a, "py"_a,
+          "pad"_a, "rows"_a.none(), "out"_a);
     // A converted copy would keep what was added, hence noconvert.
     m.def("add_rounded", &add_rounded<float>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());
     m.def("add_rounded", &add_rounded<double>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());

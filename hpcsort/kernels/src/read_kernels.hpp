@@ -144,18 +144,20 @@ void subtract(const Particles &s, const Interleaved &maps, const float *coeffici
     }
 }
 
-void leave_one_out(const Particles &s, const float *records, std::int64_t half, const std::int32_t *labels,
-                   const float *factors, float *gains) {
+// CHANGE: how the gain differs from that with the own contribution left in.
+template <bool CHANGE>
+HPCSORT_INLINE void leave_out(const Particles &s, const float *records, std::int64_t half,
+                              const hpcsort::Entries &entries, const float *factors, float *gains) {
     const Grid grid(half);
     const Voxels voxels(grid, 4);
     const std::size_t volume = voxels.slab * (2 * half + 1);
     alignas(64) float re[BLOCK], im[BLOCK], ridge[BLOCK];
     Block b;
-    for (std::int64_t i = 0; i < s.n; ++i) gains[i] = 0;
-    ByClass particles(labels, s.n);
-    for (std::int64_t t = 0; t < particles.size; ++t) {
-        const std::int64_t i = particles.order[t];
-        const float *own = records + volume * labels[i];
+    for (std::int64_t t = 0; t < entries.n; ++t) gains[t] = 0;
+    ByClass sorted(entries);
+    for (std::int64_t t = 0; t < sorted.size; ++t) {
+        const std::int64_t entry = sorted.order[t], i = sorted.particle(entry);
+        const float *own = records + volume * entries.labels[entry];
         double total = 0;
         for (std::int64_t first = 0; first < s.pixels; first += BLOCK) {
             b.locate(s, i, first, grid);
@@ -189,14 +191,24 @@ void leave_one_out(const Particles &s, const float *records, std::int64_t half, 
             float gain = 0;
 #pragma omp simd reduction(+ : gain)
             for (int j = 0; j < b.count; ++j) {
-                const float c = b.ctf[j], h = factors[i] * c * c * ridge[j];
+                const float c = b.ctf[j], h = factors[entry] * c * c * ridge[j];
                 const float scale = 1.0f / (1.0f - (h < 0.9f ? h : 0.9f));
-                const float dr = scale * (b.re[j] - c * re[j]), di = scale * (b.im[j] - c * im[j]);
-                gain += (b.re[j] * b.re[j] + b.im[j] * b.im[j]) - (dr * dr + di * di);
+                const float dr = b.re[j] - c * re[j], di = b.im[j] - c * im[j];
+                const float start = CHANGE ? dr * dr + di * di : b.re[j] * b.re[j] + b.im[j] * b.im[j];
+                gain += start - scale * scale * (dr * dr + di * di);
             }
             total += gain;
         }
-        gains[i] = static_cast<float>(total);
+        gains[entry] = static_cast<float>(total);
+    }
+}
+
+void leave_one_out(const Particles &s, const float *records, std::int64_t half, const hpcsort::Entries &entries,
+                   const float *factors, bool change, float *gains) {
+    if (change) {
+        leave_out<true>(s, records, half, entries, factors, gains);
+    } else {
+        leave_out<false>(s, records, half, entries, factors, gains);
     }
 }
 

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels.hpp"
+
 namespace {
 
 // Zeroed, 64-byte aligned working memory of one call. std::vector is avoided: an instance compiled here could be linked
@@ -26,17 +28,20 @@ struct Scratch {
     T &operator[](std::size_t i) { return data[i]; }
 };
 
-// Particles class by class, each class in the order given: a class volume then stays in the cache, and as every class
-// still sums in the same order, results do not change. Particles with label -1 are left out.
+// Entries class by class, each class in the order given: a class volume then stays in the cache, and as every class
+// still sums in the same order, results do not change. Entries with label -1 are left out.
 struct ByClass {
     Scratch<std::int64_t> order;
     std::int64_t size;
+    const std::int32_t *particles;
     static std::int64_t classes(const std::int32_t *labels, std::int64_t n) {
         std::int64_t most = 0;
         for (std::int64_t i = 0; i < n; ++i) most = labels[i] >= most ? labels[i] + 1 : most;
         return most;
     }
-    ByClass(const std::int32_t *labels, std::int64_t n) : order(n + 1) {
+    explicit ByClass(const hpcsort::Entries &entries) : order(entries.n + 1), particles(entries.particles) {
+        const std::int32_t *labels = entries.labels;
+        const std::int64_t n = entries.n;
         Scratch<std::int64_t> next(classes(labels, n) + 1);
         for (std::int64_t i = 0; i < n; ++i) ++next[labels[i] + 1];
         next[0] = 0;
@@ -46,6 +51,7 @@ struct ByClass {
             if (labels[i] >= 0) order[next[labels[i]]++] = i;
         }
     }
+    std::int64_t particle(std::int64_t entry) const { return particles ? particles[entry] : entry; }
 };
 
 }  // namespace

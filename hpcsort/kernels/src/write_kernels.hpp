@@ -47,20 +47,20 @@ HPCSORT_INLINE void add_records(const Block &b, const float *values, const Voxel
     }
 }
 
-void insert(const Particles &s, const std::int32_t *labels, const float *weights, std::int64_t half, float *out) {
+void insert(const Particles &s, const hpcsort::Entries &entries, const float *weights, std::int64_t half, float *out) {
     const Grid grid(half);
     const Voxels voxels(grid, 4);
     const std::size_t volume = voxels.slab * (2 * half + 1);
     alignas(64) float values[4 * BLOCK];
-    ByClass particles(labels, s.n);
+    ByClass sorted(entries);
     Block b;
-    for (std::int64_t t = 0; t < particles.size; ++t) {
-        const std::int64_t i = particles.order[t];
+    for (std::int64_t t = 0; t < sorted.size; ++t) {
+        const std::int64_t entry = sorted.order[t], i = sorted.particle(entry);
         for (std::int64_t first = 0; first < s.pixels; first += BLOCK) {
             b.locate(s, i, first, grid);
             b.read<false>(s, i, first);
-            fill_records(b, weights[i], values);
-            add_records(b, values, voxels, out + volume * labels[i], [](const float *) {});
+            fill_records(b, weights[entry], values);
+            add_records(b, values, voxels, out + volume * entries.labels[entry], [](const float *) {});
         }
     }
 }
