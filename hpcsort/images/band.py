@@ -161,8 +161,9 @@ def load_band(
         real = read(chosen)
         if inspect is not None:
             inspect(chosen, real)
-        _refuse_flat(real, outside, chosen, table, particle_radius_px)
-        images[start:stop] = _band_transform(_normalised(real, outside), px, py, table.shifts_px[chosen])
+        background = real[:, outside]
+        _refuse_flat(real, background, chosen, table, particle_radius_px)
+        images[start:stop] = _band_transform(_normalised(real, background), px, py, table.shifts_px[chosen])
     ctfs = np.empty((len(rows), px.size), np.float32)
     for start, stop in _batches(len(rows), batch):
         ctfs[start:stop] = _ctfs(table, box, rows[start:stop], px, py)
@@ -192,10 +193,9 @@ def _background(box: int, radius: float) -> np.ndarray:
 
 
 def _refuse_flat(
-    images: np.ndarray, outside: np.ndarray, rows: np.ndarray, table: ParticleTable, radius: float
+    images: np.ndarray, background: np.ndarray, rows: np.ndarray, table: ParticleTable, radius: float
 ) -> None:
     """Refuse images whose noise cannot be measured; constant ones and those with NaN are for the caller to judge."""
-    background = images[:, outside]
     with np.errstate(invalid="ignore"):
         extent = np.ptp(images, axis=(1, 2))
         flat = np.flatnonzero((np.ptp(background, axis=1) <= _FLAT * extent) & (extent > 0) & np.isfinite(extent))
@@ -207,22 +207,30 @@ def _refuse_flat(
         )
 
 
-def _normalised(images: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    background = images[:, outside]
+def _normalised(images: np.ndarray, background: np.ndarray) -> np.ndarray:
     # Infinite pixels are for the caller to judge; here they become NaN.
-    with np.errstate(invalid="ignore"):
-        mean = background.mean(axis=1, dtype=np.float64)
-        deviation = background.std(axis=1, dtype=np.float64)
-        scaled = (images - mean[:, None, None]) / np.maximum(deviation, 1e-30)[:, None, None]
-    return np.asarray(scaled, np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = background.mean(axis=1, dtype=np.float64).astype(np.float32)
+        apart = background - mean[:, None]
+        # The mean is rounded to float32; what is left of it goes into the deviation only.
+        deviation = np.sqrt(np.square(apart, out=apart).mean(axis=1, dtype=np.float64))
+        factor = (1.0 / np.maximum(deviation, 1e-30)).astype(np.float32)
+        scaled = images - mean[:, None, None]
+        scaled *= factor[:, None, None]
+    return scaled
 
 
 def _band_transform(images: np.ndarray, px: np.ndarray, py: np.ndarray, shifts_px: np.ndarray) -> np.ndarray:
     box = images.shape[-1]
-    spectra = scipy.fft.rfft2(np.fft.ifftshift(images, axes=(1, 2)))
-    ky, kx = py.astype(np.int64) % box, px.astype(np.int64)
-    phase = np.exp(-2j * np.pi / box * (shifts_px[:, :1] * px + shifts_px[:, 1:] * py))
-    return np.asarray(spectra[:, ky, kx] * (phase / box), np.complex64)
+    spectra = scipy.fft.rfft2(images)
+    x, y = px.astype(np.int64), py.astype(np.int64)
+    columns, rows = np.arange(x.max(initial=0) + 1), np.arange(y.min(initial=0), y.max(initial=0) + 1)
+    band = spectra[:, rows % box, : len(columns)]
+    # The centre at box // 2 is moved to the origin together with the shift; its phases are products of both axes.
+    turns = -2j * np.pi / box * (shifts_px - box // 2)
+    band *= (np.exp(turns[:, :1] * columns) / box).astype(np.complex64)[:, None, :]
+    band *= np.exp(turns[:, 1:] * rows).astype(np.complex64)[:, :, None]
+    return np.ascontiguousarray(band[:, y - rows[0], x])
 
 
 def _ctfs(table: ParticleTable, box: int, rows: np.ndarray, px: np.ndarray, py: np.ndarray) -> np.ndarray:

@@ -58,9 +58,17 @@ def check_interleaved(interleaved: NDArray[Any], count: int) -> int:
 
 
 def check_geometry(
-    rotations: NDArray[Any], px: NDArray[Any], py: NDArray[Any], pad: float, half: int
+    rotations: NDArray[Any],
+    px: NDArray[Any],
+    py: NDArray[Any],
+    pad: float,
+    half: int,
+    rows: NDArray[Any] | None = None,
 ) -> tuple[int, int]:
-    """Return (n, P) after checking that every point of every section lies inside a half volume of half-width `half`."""
+    """Return (n, P) after checking that every point of every section lies inside a half volume of half-width `half`.
+
+    With `rows` only these are looked at; n is the length of the arrays all the same.
+    """
     check_array("rotations", rotations, np.float32, (None, 3, 3))
     check_array("px", px, np.float32, (None,))
     check_array("py", py, np.float32, px.shape)
@@ -70,10 +78,12 @@ def check_geometry(
         reach = pad * float(np.sqrt((px * px + py * py).max())) * (1 + _ROW_TOLERANCE)
         if not reach < half:
             raise ValueError(f"points reach {reach:.1f} voxels from the centre; a half-width of {half} is too small")
-    lengths = np.einsum("nij,nij->ni", rotations[:, :2], rotations[:, :2])
+    check_rows(rows, len(rotations))
+    used = rotations if rows is None else rotations[rows]
+    lengths = np.einsum("nij,nij->ni", used[:, :2], used[:, :2])
     if (
         not (np.abs(lengths - 1) <= _ROW_TOLERANCE).all()
-        or not (np.abs(np.einsum("nj,nj->n", rotations[:, 0], rotations[:, 1])) <= _ROW_TOLERANCE).all()
+        or not (np.abs(np.einsum("nj,nj->n", used[:, 0], used[:, 1])) <= _ROW_TOLERANCE).all()
     ):
         bad = int(np.argmax(~(np.abs(lengths - 1) <= _ROW_TOLERANCE).all(axis=1)))
         raise ValueError(f"rotations: the first two rows of a matrix (near particle {bad}) are not orthonormal")

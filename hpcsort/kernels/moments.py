@@ -13,7 +13,6 @@ from hpcsort.kernels._checks import (
     check_interleaved,
     check_output,
     check_particles,
-    check_rows,
     prepare_output,
 )
 
@@ -64,9 +63,9 @@ def section_moments(
     half = check_interleaved(interleaved, count)
     if count > _MOST_MAPS:
         raise ValueError(f"count {count} is above {_MOST_MAPS}, the most maps section_moments takes")
-    n, pixels = check_geometry(rotations, px, py, pad, half)
+    n, pixels = check_geometry(rotations, px, py, pad, half, rows)
     check_particles(images, ctfs, n, pixels)
-    n = check_rows(rows, n)
+    n = n if rows is None else len(rows)
     linear = prepare_output("out[0]", out[0] if out else None, np.float32, (n, count))
     gram = prepare_output("out[1]", out[1] if out else None, np.float32, (n, count * (count + 1) // 2))
     implementation.section_moments(interleaved, count, images, ctfs, rotations, px, py, pad, rows, linear, gram)
@@ -119,9 +118,9 @@ def backproject_moments(
     """
     check_output("out", out, np.float32, (None, None, None, None))
     half = check_half_volume("out", out.shape[:3])
-    n, pixels = check_geometry(rotations, px, py, pad, half)
+    n, pixels = check_geometry(rotations, px, py, pad, half, rows)
     check_particles(images, ctfs, n, pixels)
-    n = check_rows(rows, n)
+    n = n if rows is None else len(rows)
     check_array("z", z, np.float32, (n, None))
     check_array("q", q, np.float32, (n, None))
     if out.shape[3] % 16 or out.shape[3] < moment_record_length(z.shape[1], q.shape[1]):

@@ -47,7 +47,7 @@ def half_sums(store: ParticleStore, grid: BandGrid, half: np.ndarray) -> tuple[n
     """
     labels = half.astype(np.int32)
     ones = np.ones(len(store.data), np.float32)
-    peak = store.largest(store.data.peak) + store.largest(store.data.ctfs) + 1.0
+    peak = store.pixel_limit
 
     def fill(block: Block, out: np.ndarray) -> None:
         seen = store.data.seen(block.local)

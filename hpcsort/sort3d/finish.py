@@ -198,7 +198,7 @@ def _begin(store: ParticleStore, chain: Chain, pinned: np.ndarray, floor: float)
 
 def _estimate(store: ParticleStore, states: list[_State]) -> list[ClassMaps]:
     """Back-project the own particles of every chain into its classes, nuisances taken out, and shrink. Collective."""
-    peak_data = store.largest(store.data.peak) + store.largest(store.data.ctfs) + 1.0
+    peak_data = store.pixel_limit
     comm = store.comm
     solved = sum_and_solve(
         comm,

@@ -147,7 +147,7 @@ def _blank(store: ParticleStore, run: SubspaceRun, current: Subspace) -> _Learni
 def _maximise(store: ParticleStore, states: list[_Learning], start: Subspace, local: bool) -> list[_Learning]:
     """M step of all runs; each rank solves for the maps of its share of them."""
     comm = store.comm
-    peak = (store.largest(store.data.peak) + store.largest(store.data.ctfs) + 1.0) ** 2
+    peak = store.pixel_limit**2
     solved = sum_and_solve(
         comm,
         len(states),

@@ -165,7 +165,7 @@ def make_maps(field: Field, chains: list[Chain], shares: list[np.ndarray]) -> li
 def _make_batch(field: Field, chains: list[Chain], shares: list[np.ndarray]) -> list[ClassVolumes]:
     store, grid = field.store, field.grid
     starts = np.concatenate([[0], np.cumsum([chain.classes for chain in chains])])
-    peak = store.largest(store.data.peak) + store.largest(store.data.ctfs) + 1.0
+    peak = store.pixel_limit
 
     def fill(block: Block, out: np.ndarray) -> None:
         poses = store.data.seen(block.local)

@@ -66,29 +66,30 @@ def fit_mixture(
     weights = np.full(classes, 1.0 / classes)
     rows, columns = np.tril_indices(size)
     twice = np.where(rows == columns, 1.0, 2.0)
-    # Classes by particles: sums over the few classes run along the fast axis of memory. Statistics came in float32.
-    packed = np.ascontiguousarray(statistics.precision[:, rows, columns].T, np.float32)
-    linear = np.ascontiguousarray(statistics.linear.T, np.float32)
+    # Classes by particles: sums over the few classes run along the fast axis of memory. (In float32
+    # shares that vanish become denormal numbers, which cost twice as much as they save.)
+    packed = np.ascontiguousarray(statistics.precision[:, rows, columns].T)
+    linear = np.ascontiguousarray(statistics.linear.T)
     ridge = _RIDGE / max(classes - still, 1) * np.eye(size)
     likelihood = previous = -np.inf
     cold = 0
     for iteration in range(iterations):
         coldness = min(1.0, 1.0 / first_temperature + 0.05 * iteration)
-        outer = (-0.5 * centres[:, rows] * centres[:, columns] * twice).astype(np.float32)
-        share = centres.astype(np.float32) @ linear
+        outer = -0.5 * centres[:, rows] * centres[:, columns] * twice
+        share = centres @ linear
         share += outer @ packed
-        share *= np.float32(coldness)
-        share += np.log(weights).astype(np.float32)[:, None]
+        share *= coldness
+        share += np.log(weights)[:, None]
         peak = share.max(axis=0)
         share -= peak
         np.exp(share, out=share)
         norm = share.sum(axis=0)
         share /= norm
-        likelihood = float(np.log(norm).sum(dtype=np.float64) + peak.sum(dtype=np.float64))
+        likelihood = float(np.log(norm).sum() + peak.sum())
         # While it is warm all classes keep equal weight: a class that starts badly must not starve before it settles.
         if coldness == 1.0:
             step = min(cold // _ITERATIONS_PER_STEP, len(floors) - 1)
-            weights = _floored(share.sum(axis=1, dtype=np.float64) / count, floors[step])
+            weights = _floored(share.sum(axis=1) / count, floors[step])
             cold += 1
         free = share[still:]
         precision = unpack_lower(free @ packed.T, size) + ridge

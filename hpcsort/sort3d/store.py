@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -127,6 +128,11 @@ class ParticleStore:
         """Exact sum over all particles of a rank's per-particle rows (n_local, ...), float64."""
         sums = [np.asarray(per_particle[block.local], np.float64).sum(axis=0) for block in self.blocks()]
         return exact_total(self.comm, sums, per_particle.shape[1:], len(self.chunks))
+
+    @cached_property
+    def pixel_limit(self) -> float:
+        """What no pixel of an image, nor the sum of one with a CTF, exceeds on any rank. Collective the first time."""
+        return self.largest(self.data.peak) + self.largest(self.data.ctfs) + 1.0
 
     def largest(self, per_particle: np.ndarray) -> float:
         """Largest absolute value over all particles and ranks."""

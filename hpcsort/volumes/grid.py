@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -182,26 +183,39 @@ class BandGrid:
         return frequencies[inside], int(inside.argmax())
 
     def _transform(self, volume: np.ndarray) -> np.ndarray:
-        padded = self._padded
-        low = padded // 2 - self.size // 2
-        box = np.zeros((padded,) * 3, np.float32)
-        box[low : low + self.size, low : low + self.size, low : low + self.size] = volume
-        spectrum = scipy.fft.rfftn(np.fft.ifftshift(box))
         kept, first = self._kept()
+        positive = kept[kept >= 0]
+        # One axis after the other: what the next one does not need is not transformed.
+        spectrum = scipy.fft.rfft(self._spread(volume, self._wrapped(), 2), axis=2)[:, :, : len(positive)]
+        for axis in (1, 0):
+            spectrum = scipy.fft.fft(self._spread(spectrum, self._wrapped(), axis), axis=axis, overwrite_x=True)
+            spectrum = np.take(spectrum, kept % self._padded, axis=axis)
         out = np.zeros(self.fourier_shape, np.complex64)
         inner = slice(first, first + len(kept))
-        positive = kept[kept >= 0]
-        out[inner, inner, : len(positive)] = spectrum[np.ix_(kept % padded, kept % padded, positive)] / self.size
+        out[inner, inner, : len(positive)] = spectrum / self.size
         out *= self.support
         return out
 
     def _inverse(self, volume: np.ndarray) -> np.ndarray:
-        padded = self._padded
-        spectrum = np.zeros((padded, padded, padded // 2 + 1), np.complex64)
         kept, first = self._kept()
         inner = slice(first, first + len(kept))
-        positive = kept[kept >= 0]
-        spectrum[np.ix_(kept % padded, kept % padded, positive)] = volume[inner, inner, : len(positive)] * self.size
-        box = np.fft.fftshift(scipy.fft.irfftn(spectrum, s=(padded,) * 3))
-        low = padded // 2 - self.size // 2
-        return np.asarray(box[low : low + self.size, low : low + self.size, low : low + self.size], np.float32)
+        spectrum = volume[inner, inner, : int((kept >= 0).sum())]
+        for axis in (0, 1):
+            spectrum = scipy.fft.ifft(self._spread(spectrum, kept % self._padded, axis), axis=axis, overwrite_x=True)
+            spectrum = np.take(spectrum, self._wrapped(), axis=axis)
+        real = scipy.fft.irfft(spectrum, n=self._padded, axis=2)
+        return np.asarray(np.take(real, self._wrapped(), axis=2) * np.float32(self.size), np.float32)
+
+    def _wrapped(self) -> np.ndarray:
+        """Places of the map's voxels along an axis of the padded box whose centre comes first."""
+        return (np.arange(self.size) - self.size // 2) % self._padded
+
+    def _spread(self, values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
+        """Lay values along an axis on these places of the padded one, zeros elsewhere."""
+        shape = list(values.shape)
+        shape[axis] = self._padded
+        out = np.zeros(shape, values.dtype)
+        index: list[Any] = [slice(None)] * 3
+        index[axis] = places
+        out[tuple(index)] = values
+        return out
