@@ -14,15 +14,13 @@ from mpi_helpers import run_alone, run_mpi
 from rich.console import Console
 
 import hpcsort.sort3d
-from hpcsort import __version__
-from hpcsort.cli import demo
-from hpcsort.cli.main import cli
+from hpcsort.cli import _figures, demo
+from hpcsort.cli.main import _COMMANDS, cli
 from hpcsort.errors import InputError, OptionError
 from hpcsort.parallel import SerialComm
 from hpcsort.sort3d import SortOptions
 
 _MAIN = "from hpcsort.cli.main import main; main()"
-_COMMANDS = ("sort3d", "simulate", "demo")
 
 
 def _hpcsort(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:
@@ -33,6 +31,7 @@ def _sort_options(monkeypatch: pytest.MonkeyPatch, *words: str) -> SortOptions:
     """Options with which the command line would start the sort."""
     asked: list[SortOptions] = []
     monkeypatch.setattr(hpcsort.sort3d, "sort3d", lambda options, comm: asked.append(options))
+    monkeypatch.setattr(_figures, "sort_figures", lambda folder: {})
     outcome = CliRunner().invoke(cli, ["sort3d", *words], catch_exceptions=False)
     assert outcome.exit_code == 0, outcome.output
     (options,) = asked
@@ -48,13 +47,8 @@ def test_help_answers_without_loading_mpi_or_arrays(words: tuple[str, ...]) -> N
     done = run_alone("-c", code, *words, "--help")
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert done.stdout.startswith(" ".join(("Usage: hpcsort", *words)))
-    for name in _COMMANDS if not words else ("Examples:", f"hpcsort {words[0]}"):
+    for name in _COMMANDS if not words else ("Examples:", f" hpcsort {words[0]}"):
         assert name in done.stdout
-
-
-def test_version() -> None:
-    done = _hpcsort("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"hpcsort, version {__version__}\n", "")
 
 
 def test_no_command_shows_the_commands_and_fails() -> None:
@@ -70,12 +64,13 @@ def test_no_command_shows_the_commands_and_fails() -> None:
         (("sort4d",), "there is no command 'sort4d'; did you mean 'sort3d'?"),
         (
             ("xyz",),
-            "there is no command 'xyz'; choose one of sort3d, resume, match, reconstruct, cl2d, cluster-averages, "
-            "extract-pairs, simulate, demo.",
+            f"there is no command 'xyz'; choose one of {', '.join(_COMMANDS)}.",
         ),
         (("sort3d", "--instak", "x"), "--instack"),
         (("sort3d", "--instack", "x", "--img_per_group", "9"), "--img-per-grp"),
         (("sort3d",), "--instack"),
+        (("sort3d", "a.star"), "'a.star' belongs to no option; did you mean '--instack a.star'?"),
+        (("demo", "there", "x", "y"), "'x y' belongs to no option; leave it out."),
         (("sort3d", "--instack", "x", "--radius", "wide"), "'wide' is not a valid integer"),
         (("sort3d", "--instack", "x", "--engine", "map"), "'map' is not one of 'subspace', 'maps'"),
         (("sort3d", "--instack", "x", "--map_format", "spi"), "'spi' is not one of 'mrc', 'hdf'"),

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from hpcsort.cli._command import ScriptedCommand
+
 __all__ = ["command"]
 
 # the first line keeps click from joining the others
@@ -19,7 +21,9 @@ Examples:
 """
 
 
-@click.command("cl2d", short_help="Classify particles in 2D: levels, cores, stable cores.", epilog=_EXAMPLES)
+@click.command(
+    "cl2d", cls=ScriptedCommand, short_help="Classify particles in 2D: levels, cores, stable cores.", epilog=_EXAMPLES
+)
 @click.option(
     "--instack", type=click.Path(path_type=Path), required=True, help="Particles: STAR, .cs, HDF, or a bare .mrcs."
 )
@@ -70,7 +74,7 @@ Examples:
 @click.option("--resume", is_flag=True, help="Go on with this very run where its folder holds one: for job scripts.")
 @click.option("--overwrite", is_flag=True, help="Replace existing output.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
-def command(robust: bool, **values: Any) -> None:
+def command(robust: bool, **values: Any) -> dict[str, Any] | None:
     """Classify particles in 2D, in levels that double the classes.
 
     Every level is written with averages, a STAR file with class, angle, origin and mirror of each particle, Xmipp
@@ -82,13 +86,14 @@ def command(robust: bool, **values: Any) -> None:
     # imported late, so that the help answers at once
     from hpcsort.checkpoints import is_finished
     from hpcsort.cl2d import Cl2dOptions, cl2d
+    from hpcsort.cli._figures import cl2d_figures
     from hpcsort.parallel import get_comm, together
 
     comm = get_comm()
     with together(comm):
         options = Cl2dOptions(clustering="robust" if robust else "classical", **values)
         finished = options.resume and is_finished(options.output_dir)
-    if not finished:
-        cl2d(options, comm)
-    elif comm.is_root:
+    result = None if finished else cl2d(options, comm)
+    if finished and comm.is_root and not options.quiet:
         click.echo(f"The run in {options.output_dir} has come to its end; there is nothing to do.")
+    return cl2d_figures(options.output_dir, result) if comm.is_root else None

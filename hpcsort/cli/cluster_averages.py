@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from hpcsort.cli._command import ScriptedCommand
+
 __all__ = ["command"]
 
 # the first line keeps click from joining the others
@@ -19,7 +21,10 @@ Examples:
 """
 
 
-@click.command("cluster-averages", short_help="Group class averages into families of like views.", epilog=_EXAMPLES)
+@click.command(
+    "cluster-averages", cls=ScriptedCommand, short_help="Group class averages into families of like views.",
+    epilog=_EXAMPLES,
+)  # fmt: skip
 @click.option(
     "--averages", type=click.Path(path_type=Path), required=True,
     help="Stack, RELION's classes or model STAR, folder of cl2d, or .xmd.",
@@ -46,7 +51,7 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random numbers.")
 @click.option("--overwrite", is_flag=True, help="Replace existing output.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
-def command(**values: Any) -> None:
+def command(**values: Any) -> dict[str, Any] | None:
     """Group class averages into families of like views.
 
     Averages are compared at their best rotation, shift and mirror. k-means, Ward and average linkage are tried with all
@@ -58,9 +63,11 @@ def command(**values: Any) -> None:
     """
     # imported late, so that the help answers at once
     from hpcsort.averages import AveragesOptions, cluster_averages
+    from hpcsort.cli._figures import family_figures
     from hpcsort.parallel import get_comm, together
 
     comm = get_comm()
     with together(comm):
         options = AveragesOptions(**values)
-    cluster_averages(options, comm, lambda text: None if options.quiet else click.echo(text))
+    findings = cluster_averages(options, comm, lambda text: None if options.quiet else click.echo(text))
+    return None if findings is None else family_figures(options, findings)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpcsort.cli._command import ScriptedCommand
 from hpcsort.errors import OutputError
 
 if TYPE_CHECKING:
@@ -31,18 +32,22 @@ Examples:
 """
 
 
-@click.command("demo", short_help="Simulate a small data set, sort it, and compare with the truth.", epilog=_EXAMPLES)
+@click.command(
+    "demo", cls=ScriptedCommand, short_help="Simulate a small data set, sort it, and compare with the truth.",
+    epilog=_EXAMPLES,
+)  # fmt: skip
 @click.argument("out", type=click.Path(path_type=Path), default=Path("hpcsort_demo"))
 @click.option("--particles", type=int, default=4000, show_default=True, help="Number of images of 64 pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the images and of the sort.")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier demo left in OUT.")
-def command(out: Path, particles: int, seed: int, overwrite: bool) -> None:
+def command(out: Path, particles: int, seed: int, overwrite: bool) -> dict[str, Any] | None:
     """Simulate a small data set, sort it, and compare with the truth.
 
     Simulates particles of a phantom like a ribosome in three states into OUT/data, sorts them into OUT/sorted without
     knowing the states, and prints how many particles of each state each group holds. OUT is hpcsort_demo if not given.
     """
     # imported late, so that the help answers at once
+    from hpcsort.cli._figures import sort_figures
     from hpcsort.parallel import Progress, get_comm, together
     from hpcsort.simulation import SimulationOptions, simulate
     from hpcsort.sort3d import SortOptions, sort3d
@@ -68,9 +73,11 @@ def command(out: Path, particles: int, seed: int, overwrite: bool) -> None:
     seconds = time.perf_counter() - start
     with together(comm):
         if comm.is_root:
-            _compare(data / "truth.csv", result.labels)
+            index = _compare(data / "truth.csv", result.labels)
             ranks = "1 rank" if comm.size == 1 else f"{comm.size} ranks"
             click.echo(f"The sort took {seconds:.0f} s on {ranks}; its story is in {found / 'log.txt'}.")
+            return {**sort_figures(found), "adjusted_rand_index": index}
+    return None
 
 
 def _check_folder(out: Path, overwrite: bool) -> None:
@@ -108,20 +115,21 @@ def _on_root(comm: Communicator, work: Callable[[], Any]) -> None:
     state.free()
 
 
-def _compare(truth: Path, labels: np.ndarray) -> None:
-    """Print the groups against the true states."""
+def _compare(truth: Path, labels: np.ndarray) -> float:
+    """Print the groups against the true states; returns the adjusted Rand index."""
     import pandas as pd
     from rich.console import Console
 
     from hpcsort.partitions import adjusted_rand_index
 
     states = pd.read_csv(truth)["state"].to_numpy()
+    index = float(adjusted_rand_index(states, labels))
     Console(highlight=False).print(_truth_table(states, labels))
     share = 100 * float((labels >= 0).mean())
     click.echo(
-        f"{share:.1f} % of the particles are accounted for; "
-        f"adjusted Rand index of groups and states {adjusted_rand_index(states, labels):.3f}."
+        f"{share:.1f} % of the particles are accounted for; adjusted Rand index of groups and states {index:.3f}."
     )
+    return index
 
 
 def _truth_table(states: np.ndarray, labels: np.ndarray) -> Table:

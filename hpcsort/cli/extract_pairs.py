@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from hpcsort.cli._command import ScriptedCommand
+
 __all__ = ["command"]
 
 # the first line keeps click from joining the others
@@ -20,7 +22,10 @@ Examples:
 """
 
 
-@click.command("extract-pairs", short_help="Cut particle pairs from untilted and tilted micrographs.", epilog=_EXAMPLES)
+@click.command(
+    "extract-pairs", cls=ScriptedCommand, short_help="Cut particle pairs from untilted and tilted micrographs.",
+    epilog=_EXAMPLES,
+)  # fmt: skip
 @click.option("--pairs", type=click.Path(path_type=Path), help="Table of micrograph pairs: STAR, .xmd or CSV.")
 @click.option("--untilted", metavar="FOLDER", help="Untilted micrographs; or 'mics/*_U.mrc', * naming the pair.")
 @click.option("--tilted", metavar="FOLDER", help="Tilted micrographs, likewise.")
@@ -79,7 +84,7 @@ Examples:
 @click.option("--resume", is_flag=True, help="Go on with this very run where its folder holds one: for job scripts.")
 @click.option("--overwrite", is_flag=True, help="Replace existing output.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
-def command(coordinates: tuple[Path, ...], **values: Any) -> None:
+def command(coordinates: tuple[Path, ...], **values: Any) -> dict[str, Any] | None:
     """Cut particle pairs from untilted and tilted micrographs, pairing kept.
 
     Coordinates of one number in both micrographs of a pair are one particle; without numbers, the row counts. A pair is
@@ -91,6 +96,7 @@ def command(coordinates: tuple[Path, ...], **values: Any) -> None:
     """
     # imported late, so that the help answers at once
     from hpcsort.checkpoints import is_finished
+    from hpcsort.cli._figures import pairs_figures
     from hpcsort.pairs import PairOptions, extract_pairs
     from hpcsort.parallel import get_comm, together
 
@@ -98,7 +104,9 @@ def command(coordinates: tuple[Path, ...], **values: Any) -> None:
     with together(comm):
         options = PairOptions(coordinates=coordinates, **values)
         finished = options.resume and is_finished(options.output)
+    result = None
     if not finished:
-        extract_pairs(options, comm, lambda text: None if options.quiet else click.echo(text))
-    elif comm.is_root:
+        result = extract_pairs(options, comm, lambda text: None if options.quiet else click.echo(text))
+    elif comm.is_root and not options.quiet:
         click.echo(f"The run in {options.output} has come to its end; there is nothing to do.")
+    return pairs_figures(options.output, result) if comm.is_root else None

@@ -6,10 +6,12 @@ import importlib
 import os
 import sys
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 import click
 
-from hpcsort import __version__
+if TYPE_CHECKING:
+    from hpcsort.parallel import Communicator
 
 __all__ = ["cli", "main"]
 
@@ -23,7 +25,33 @@ _COMMANDS = {
     "extract-pairs": "Cut particle pairs from untilted and tilted micrographs.",
     "simulate": "Simulate particles of a molecule in several states.",
     "demo": "Simulate a small data set, sort it, and compare with the truth.",
+    "check": "Tell what was understood of an input, and what a sort of it takes.",
+    "convert": "Convert particle tables between programs.",
+    "report": "Write the report page of a finished run again.",
+    "submit": "Write a SLURM script for a command and submit it.",
+    "completion": "Print a script that completes words in a shell.",
 }
+_ALONE = {"check", "convert", "report", "submit"}
+"""Commands of one process, which work where MPI does not start, on a login node for example."""
+
+_EXIT_CODES = """\b
+Exit codes:
+  0    done
+  2    an option that cannot be used
+  3    a file or table that cannot be used
+  4    a result that cannot be written, or would overwrite something
+  5    the launcher and the MPI library do not belong together
+  70   a bug: please report the traceback
+  75   stopped by a signal after a checkpoint; `hpcsort resume` goes on
+  130  interrupted by Ctrl-C
+  137  a rank was killed; the message says which (9 under some launchers)
+
+\b
+Examples:
+  mpiexec -n 2 hpcsort demo
+  hpcsort check particles.star
+  mpiexec -n 8 hpcsort sort3d --instack particles.star --output-dir sorted
+"""
 
 
 class _Commands(click.Group):
@@ -54,15 +82,30 @@ def _dashes(name: str) -> str:
     return name.replace("_", "-")
 
 
+def _tell_versions(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    """Show what --version asks for, and leave."""
+    if wanted and not ctx.resilient_parsing:
+        from hpcsort.cli.versions import version_lines
+
+        click.echo("\n".join(version_lines()))
+        ctx.exit()
+
+
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _dashes, "max_content_width": 110},
+    epilog=_EXIT_CODES,
 )
-@click.version_option(__version__, prog_name="hpcsort")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_versions,
+    help="Show versions, MPI library and instruction set of the kernels, and leave.",
+)  # fmt: skip
 def cli() -> None:
     """Sort cryo-EM particles into reproducible groups.
 
-    Every command runs alone or under an MPI launcher: mpiexec -n 4 hpcsort sort3d ...
+    What computes runs alone or under an MPI launcher: mpiexec -n 4 hpcsort sort3d ... Each command has --help with
+    examples; --json prints its result for scripts, and --quiet silences the story. Colours and moving lines are for
+    terminals only; the environment variable NO_COLOR switches colours off there too.
     """
 
 
@@ -75,29 +118,44 @@ def main() -> None:
     if _only_asks(sys.argv[1:]):
         _run(speaks=True)
         return
-    from hpcsort.parallel import abort_on_error, check_launch, get_comm
+    from hpcsort.parallel import abort_on_error, get_comm
 
-    comm = get_comm()
+    alone = sys.argv[1] in _ALONE
+    comm = get_comm(serial=alone)
     with abort_on_error(comm):
-        check_launch(comm)
+        _check_start(comm, alone)
         _run(comm.is_root)
     sys.stdout.flush()
 
 
 def _only_asks(words: list[str]) -> bool:
-    """Whether help or the version is asked for: that needs no MPI, which may not start on a login node."""
-    return not words or not {"-h", "--help", "--version"}.isdisjoint(words)
+    """Whether help, the version or completion is asked for: that needs no MPI, which may not start on a login node."""
+    return words[:1] in ([], ["completion"]) or not {"-h", "--help", "--version"}.isdisjoint(words)
+
+
+def _check_start(comm: Communicator, alone: bool) -> None:
+    """Refuse a launcher that this process does not belong to."""
+    from hpcsort.errors import LaunchError
+    from hpcsort.parallel import check_launch
+
+    try:
+        check_launch(comm)
+    except LaunchError as error:
+        if not alone:
+            raise
+        raise LaunchError(f"hpcsort {sys.argv[1]} is one process; start it without mpiexec or srun.") from error
 
 
 def _run(speaks: bool) -> None:
     """Every rank parses the same words and fails alike; only one explains."""
     try:
-        cli.main(prog_name="hpcsort", standalone_mode=False)
+        # rich honours NO_COLOR by itself, click does not
+        cli.main(prog_name="hpcsort", standalone_mode=False, color=False if os.environ.get("NO_COLOR") else None)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.ClickException as error:
         if speaks:
             error.show()
         sys.exit(error.exit_code)
-    except click.Abort:
-        sys.exit(1)
+    except click.Abort as error:
+        raise KeyboardInterrupt from error

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from hpcsort.cli._command import ScriptedCommand
+
 __all__ = ["command"]
 
 # the first line keeps click from joining the others
@@ -19,7 +21,10 @@ Examples:
 """
 
 
-@click.command("match", short_help="Give particles poses with probabilities by projection matching.", epilog=_EXAMPLES)
+@click.command(
+    "match", cls=ScriptedCommand, short_help="Give particles poses with probabilities by projection matching.",
+    epilog=_EXAMPLES,
+)  # fmt: skip
 @click.option("--instack", type=click.Path(path_type=Path), required=True, help="Particles, with or without poses.")
 @click.option(
     "--ref", "references", type=click.Path(path_type=Path), required=True, multiple=True, help="Reference map; repeat."
@@ -51,7 +56,7 @@ Examples:
 @click.option("--datadir", type=click.Path(path_type=Path), help="Folder in which image stacks are looked up as well.")
 @click.option("--overwrite", is_flag=True, help="Replace existing output.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
-def command(everywhere: bool, no_ctf: bool, **values: Any) -> None:
+def command(everywhere: bool, no_ctf: bool, **values: Any) -> dict[str, Any] | None:
     """Give particles poses with probabilities by projection matching.
 
     Writes a STAR file with the likeliest pose of each particle, and beside it (NAME_smears.h5) all poses that are
@@ -60,10 +65,12 @@ def command(everywhere: bool, no_ctf: bool, **values: Any) -> None:
     the grey scale of the references are learned from the images.
     """
     # imported late, so that the help answers at once
+    from hpcsort.cli._figures import match_figures
     from hpcsort.matching import MatchOptions, match
     from hpcsort.parallel import get_comm, together
 
     comm = get_comm()
     with together(comm):
         options = MatchOptions(local=not everywhere, use_ctf=not no_ctf, **values)
-    match(options, comm)
+    result = match(options, comm)
+    return match_figures(options, result) if comm.is_root else None

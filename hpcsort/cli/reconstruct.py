@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpcsort.cli._command import ScriptedCommand
 from hpcsort.errors import OptionError
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def _refuse_with_rct(particles: Path | None, given: list[str]) -> None:
         raise OptionError(f"{given[0]} does not go with --rct; leave it out")
 
 
-@click.command("reconstruct", short_help="Make map, half-maps and FSC of particles.", epilog=_EXAMPLES)
+@click.command(
+    "reconstruct", cls=ScriptedCommand, short_help="Make map, half-maps and FSC of particles.", epilog=_EXAMPLES
+)
 @click.argument("particles", required=False, metavar="[INPUT]", type=click.Path(path_type=Path))
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER/STEM", help="Where the maps go."
@@ -131,7 +134,7 @@ def command(
     rounds: int,
     max_shift_px: float | None,
     **values: Any,
-) -> None:
+) -> dict[str, Any] | None:
     """Make map, half-maps and their FSC from exactly the chosen particles.
 
     INPUT is a STAR file (RELION 3.0, 3.1 or 5), with a smear table beside it or not, a .cs file of cryoSPARC, an HDF
@@ -143,6 +146,7 @@ def command(
     each of --class, gets a map from its tilted images, and STEM_class001.star with their poses.
     """
     # imported late, so that the help answers at once
+    from hpcsort.cli._figures import conical_figures, reconstruct_figures
     from hpcsort.parallel import get_comm, together
     from hpcsort.reconstruction import ConicalOptions, ReconstructOptions, reconstruct, reconstruct_conical
 
@@ -161,6 +165,7 @@ def command(
             assert particles is not None
             conical = ConicalOptions(particles, rct, options, tilt_sign, rounds, max_shift_px, datadir, angpix)
     if rct is not None:
-        reconstruct_conical(conical, comm)
-    else:
-        reconstruct(options, read, comm, lambda text: None if options.quiet else click.echo(text))
+        classes = reconstruct_conical(conical, comm)
+        return conical_figures(conical, classes) if comm.is_root else None
+    result = reconstruct(options, read, comm, lambda text: None if options.quiet else click.echo(text))
+    return None if result is None else reconstruct_figures(options, result)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from hpcsort.cli._command import ScriptedCommand
+
 __all__ = ["command"]
 
 _PROGRAMS = {
@@ -24,14 +26,14 @@ Examples:
 """
 
 
-@click.command("resume", short_help="Go on with a run that was stopped.", epilog=_EXAMPLES)
+@click.command("resume", cls=ScriptedCommand, short_help="Go on with a run that was stopped.", epilog=_EXAMPLES)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--checkpoint-minutes", type=float, help="Time between two checkpoints. [as before]")
 @click.option("--watchdog-minutes", type=float, help="Report a rank that does not answer for so long. [as before]")
 @click.option("--memory-per-node", type=float, help="Memory in GB that a node may use. [as before]")
 @click.option("--overhead", type=float, help="Memory in GB a node that is left to others. [as before]")
 @click.option("--quiet", is_flag=True, default=None, help="Write the story to log.txt only.")
-def command(folder: Path, **changes: Any) -> None:
+def command(folder: Path, **changes: Any) -> dict[str, Any] | None:
     """Go on with the run in FOLDER from its last checkpoint.
 
     Options and input are those with which it began; a run that has come to its end is left as it is. The number of
@@ -39,6 +41,7 @@ def command(folder: Path, **changes: Any) -> None:
     """
     # imported late, so that the help answers at once
     from hpcsort.checkpoints import read_record
+    from hpcsort.cli._figures import cl2d_figures, pairs_figures, sort_figures
     from hpcsort.errors import InputError
     from hpcsort.parallel import get_comm, together
 
@@ -48,5 +51,11 @@ def command(folder: Path, **changes: Any) -> None:
         if record is None or record.program not in _PROGRAMS:
             raise InputError(f"{folder} holds no run that could go on; name the output folder of one.")
     package, name = _PROGRAMS[record.program]
-    if getattr(importlib.import_module(package), name)(folder, comm, **changes) is None and comm.is_root:
+    result = getattr(importlib.import_module(package), name)(folder, comm, **changes)
+    if not comm.is_root:
+        return None
+    if result is None and not changes["quiet"]:
         click.echo(f"The run in {folder} has come to its end; there is nothing to do.")
+    if record.program == "sort3d":
+        return sort_figures(folder)
+    return cl2d_figures(folder, result) if record.program == "cl2d" else pairs_figures(folder, result)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hpcsort.cli._command import ScriptedCommand
 from hpcsort.errors import OptionError
 
 __all__ = ["command"]
@@ -40,7 +41,9 @@ def _numbers(option: str, text: str, count: int | None = None) -> tuple[float, .
     return values
 
 
-@click.command("simulate", short_help="Simulate particles of a molecule in several states.", epilog=_EXAMPLES)
+@click.command(
+    "simulate", cls=ScriptedCommand, short_help="Simulate particles of a molecule in several states.", epilog=_EXAMPLES
+)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--map", "map_path", type=click.Path(path_type=Path), help="Map to make the states of. [the phantom]")
 @click.option("--states", type=int, default=0, help="Number of states. [as many as --sizes, or 3]")
@@ -109,7 +112,7 @@ def _numbers(option: str, text: str, count: int | None = None) -> tuple[float, .
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Of the stack."
 )
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
-def command(out: Path, sizes_text: str, defocus_text: str, tilt_pairs: int, **values: Any) -> None:
+def command(out: Path, sizes_text: str, defocus_text: str, tilt_pairs: int, **values: Any) -> dict[str, Any] | None:
     """Simulate particles of a molecule in several states.
 
     Writes particles.mrcs, particles.star (RELION 3.1), truth.csv (state and true pose of each image), state_NN.mrc and
@@ -126,8 +129,7 @@ def command(out: Path, sizes_text: str, defocus_text: str, tilt_pairs: int, **va
     low, high = _numbers("--defocus-range", defocus_text, 2)
     if tilt_pairs:
         chosen = {name: values[name] for name in (*_OF_PAIRS, *_OF_BOTH)}
-        _simulate_pairs(out, tilt_pairs, chosen | {"defocus_range_A": (1e4 * low, 1e4 * high)})
-        return
+        return _simulate_pairs(out, tilt_pairs, chosen | {"defocus_range_A": (1e4 * low, 1e4 * high)})
     for name in _OF_PAIRS:
         del values[name]
     sizes = _numbers("--sizes", sizes_text) if sizes_text else ()
@@ -135,7 +137,7 @@ def command(out: Path, sizes_text: str, defocus_text: str, tilt_pairs: int, **va
     comm = get_comm()
     # one process makes all: the others would write the same files
     if not comm.is_root:
-        return
+        return None
     with Progress("image", options.particles) as bar:
         result = simulate(options, lambda done, _: bar.step(done - bar.done))
     sizes_told = ", ".join(f"{size} of state {number}" for number, size in enumerate(result.sizes))
@@ -144,15 +146,16 @@ def command(out: Path, sizes_text: str, defocus_text: str, tilt_pairs: int, **va
         f"{options.particles} images of {result.box_px} pixels ({result.pixel_size_A:g} A): {sizes_told}{junk_told}.\n"
         f"Written to {out}; sort them with: hpcsort sort3d --instack {result.star}"
     )
+    return vars(result)
 
 
-def _simulate_pairs(out: Path, pairs: int, values: dict[str, Any]) -> None:
+def _simulate_pairs(out: Path, pairs: int, values: dict[str, Any]) -> dict[str, Any] | None:
     from hpcsort.parallel import Progress, get_comm
     from hpcsort.simulation.tilt_pairs import TiltPairOptions, simulate_tilt_pairs
 
     options = TiltPairOptions(out=out, pairs=pairs, **(values | {"states": values["states"] or 1}))
     if not get_comm().is_root:
-        return
+        return None
     with Progress("micrograph", 2 * pairs) as bar:
         result = simulate_tilt_pairs(options, lambda done, _: bar.step(done - bar.done))
     click.echo(
@@ -161,3 +164,4 @@ def _simulate_pairs(out: Path, pairs: int, values: dict[str, Any]) -> None:
         f" {result.coordinates} --ctf-untilted {result.ctfs[0]} --ctf-tilted {result.ctfs[1]} --box 96 --invert"
         " --output pairs"
     )
+    return vars(result)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from hpcsort.cli._command import ScriptedCommand
+
 __all__ = ["command"]
 
 # the first line keeps click from joining the others
@@ -22,7 +24,9 @@ Examples:
 """
 
 
-@click.command("sort3d", short_help="Sort a particle stack into reproducible 3D groups.", epilog=_EXAMPLES)
+@click.command(
+    "sort3d", cls=ScriptedCommand, short_help="Sort a particle stack into reproducible 3D groups.", epilog=_EXAMPLES
+)
 @click.option(
     "--instack", type=click.Path(path_type=Path), help="Particles with poses: STAR, cryoSPARC .cs or EMAN2's HDF."
 )
@@ -136,7 +140,7 @@ def command(
     not_include_unaccounted: bool,
     check_smearing: bool,
     **values: Any,
-) -> None:
+) -> dict[str, Any] | list[dict[str, Any]] | None:
     """Sort a particle stack into reproducible 3D groups.
 
     Orientations are those of the input (RELION 3.0, 3.1 or 5, cryoSPARC, EMAN2, or a refinement by MERIDIEN with all
@@ -146,15 +150,14 @@ def command(
     """
     # imported late, so that the help answers at once
     from hpcsort.checkpoints import is_finished
+    from hpcsort.cli._figures import sort_figures
     from hpcsort.parallel import get_comm, together
     from hpcsort.sort3d import SortOptions, sort3d
 
     comm = get_comm()
     if check_smearing:
         with together(comm):
-            if comm.is_root:
-                _tell_smearing(values["refinement_dir"])
-        return
+            return _tell_smearing(values["refinement_dir"]) if comm.is_root else None
     # ranks may start in different seconds
     folder = output_dir or Path(comm.bcast(f"sort3d_{datetime.now():%d_%b_%Y_%H_%M_%S}"))
     with together(comm):
@@ -167,11 +170,12 @@ def command(
         finished = options.resume and is_finished(folder)
     if not finished:
         sort3d(options, comm)
-    elif comm.is_root:
+    elif comm.is_root and not options.quiet:
         click.echo(f"The run in {folder} has come to its end; there is nothing to do.")
+    return sort_figures(folder) if comm.is_root else None
 
 
-def _tell_smearing(folder: Path | None) -> None:
+def _tell_smearing(folder: Path | None) -> list[dict[str, Any]]:
     """Print the smears of every iteration and the memory that their images would take."""
     from hpcsort.errors import OptionError
     from hpcsort.parallel import node_memory_GB
@@ -179,5 +183,7 @@ def _tell_smearing(folder: Path | None) -> None:
 
     if folder is None:
         raise OptionError("--check-smearing reads a refinement; give its folder with --refinement-dir.")
-    for line in smearing_lines(smearing_report(folder), memory_GB=node_memory_GB()):
+    rows = smearing_report(folder)
+    for line in smearing_lines(rows, memory_GB=node_memory_GB()):
         click.echo(line)
+    return [vars(row) for row in rows]
