@@ -89,6 +89,8 @@ def options_of(made: dict[str, Path], output: Path, **more: object) -> PairOptio
 
 
 def digests(out: Path) -> dict[str, str]:
-    """SHA-256 of every result by its name."""
-    files = sorted(path for path in out.iterdir() if path.is_file() and path.name != "log.txt")
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """SHA-256 of every result by its name; log, record and page tell times and ranks."""
+    files = sorted(path for path in out.iterdir() if path.is_file())
+    files += sorted((out / "report").glob("*"))
+    timed = {"log.txt", "run.json", "report.html"}
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.name not in timed}

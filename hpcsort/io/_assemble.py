@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpcsort.errors import InputError
-from hpcsort.io._columns import Columns
 from hpcsort.io._optics import MOST_PIXEL_A, OpticsGroups, aberration_notes, find_pixel_sizes, refuse_unsupported
+from hpcsort.io.columns import Columns
 from hpcsort.io.stacks import StackList, find_stacks
 
 Floats = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hpcsort.errors import InputError
 from hpcsort.io._checks import shown
-from hpcsort.io._columns import Columns
+from hpcsort.io.columns import Columns
 
 if TYPE_CHECKING:
     from hpcsort.io.particles import ParticleTable

@@ -13,7 +13,7 @@ import pandas as pd
 
 from hpcsort.errors import InputError
 from hpcsort.io._checks import shown
-from hpcsort.io._columns import Columns
+from hpcsort.io.columns import Columns
 from hpcsort.io.xmd import as_frame, read_xmd
 
 __all__ = ["SUFFIXES", "Picks", "read_coordinate_table", "read_coordinates"]

@@ -18,7 +18,7 @@ from hpcsort.io._assemble import check_arguments, joined_optics, pixel_sizes, ta
 from hpcsort.io.particles import ParticleTable
 from hpcsort.io.stacks import relion_name
 
-__all__ = ["read_cryosparc"]
+__all__ = ["load_cryosparc", "read_cryosparc"]
 
 _COMPRESSED = b"\x94CSDAT"
 _MOST_HEADER = 1_000_000
@@ -99,7 +99,7 @@ def read_cryosparc(
     """
     source = Path(path)
     check_arguments(source, datadir, angpix)
-    data = _load(source)
+    data = load_cryosparc(source)
     if passthrough is not None:
         data = _joined(source, data, Path(passthrough))
     _check(source, data, need_poses, need_ctf)
@@ -125,8 +125,14 @@ def read_cryosparc(
     return ParticleTable(**fields, block_name="particles", block_order=("optics", "particles"), other_blocks={})
 
 
-def _load(path: Path) -> dict[str, npt.NDArray]:
-    """Fields of the file; its length is compared with its header before memory is spent."""
+def load_cryosparc(path: Path) -> dict[str, npt.NDArray]:
+    """Read the fields of a file as they are; its length is compared with its header before memory is spent.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, compressed, empty or no NumPy array of named fields.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(len(_COMPRESSED))
@@ -154,7 +160,7 @@ def _load(path: Path) -> dict[str, npt.NDArray]:
 
 
 def _joined(source: Path, data: dict[str, npt.NDArray], path: Path) -> dict[str, npt.NDArray]:
-    more = _load(path)
+    more = load_cryosparc(path)
     for place, fields in ((source, data), (path, more)):
         if "uid" not in fields or fields["uid"].dtype.kind not in "iu" or fields["uid"].ndim != 1:
             raise InputError(f"{place} has no column uid of integers, by which two .cs files are joined")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from hpcsort.errors import InputError
 from hpcsort.io._checks import checked_volume, cubic_voxel
-from hpcsort.io._h5 import check_stored, number, opened, reading, writing
+from hpcsort.io.h5 import check_stored, number, opened, reading, writing
 
 __all__ = ["read_hdf_map", "write_hdf_map"]
 
@@ -115,18 +116,27 @@ def check_pixels(path: Path, group: h5py.Group, dataset: h5py.Dataset, file_byte
 def _fill(file: h5py.File, volume: Array, voxel_A: float) -> None:
     images = file.create_group(IMAGES)
     images.attrs.create("imageid_max", np.zeros(1, np.int32))
-    group = images.create_group("0")
-    group.create_dataset("image", data=volume)
-    for name, value in sorted(_header(volume, voxel_A).items()):
-        if isinstance(value, str):
-            _write_string(group, f"EMAN.{name}", value)
+    add_image(images, 0, volume, {f"apix_{axis}": np.float64(voxel_A) for axis in "xyz"})
+
+
+def add_image(images: h5py.Group, number: int, data: Array, headers: Mapping[str, Any]) -> None:
+    """Add an image (ny, nx) or map (nz, ny, nx), float32, with the header that EMAN2 gives it and further ``headers``.
+
+    Headers are named without ``EMAN.``; values are numbers, vectors, records, str or bytes.
+    """
+    group = images.create_group(str(number))
+    group.create_dataset("image", data=data)
+    for name, value in sorted({**header_of(data), **headers}.items()):
+        if isinstance(value, str | bytes):
+            _write_string(group, f"EMAN.{name}", value if isinstance(value, bytes) else value.encode())
         else:
             # EMAN2 reads numbers from arrays of one element.
             group.attrs.create(f"EMAN.{name}", np.atleast_1d(value))
 
 
-def _header(volume: Array, voxel_A: float) -> dict[str, Any]:
-    """Header of EMAN2: attribute -> value of the type that EMAN2 writes."""
+def header_of(data: Array) -> dict[str, Any]:
+    """Header that follows from the pixels alone: attribute -> value of the type that EMAN2 writes."""
+    volume = data.reshape(-1, *data.shape[-2:])
     nz, ny, nx = volume.shape
     whole = {
         "nx": nx, "ny": ny, "nz": nz, "datatype": _EM_FLOAT, "is_complex": 0, "is_complex_ri": 1, "is_complex_x": 0,
@@ -136,7 +146,6 @@ def _header(volume: Array, voxel_A: float) -> dict[str, Any]:
         "HostEndian": sys.byteorder,
         "ImageEndian": sys.byteorder,
         **{name: np.int32(value) for name, value in whole.items()},
-        **{f"apix_{axis}": np.float64(voxel_A) for axis in "xyz"},
         **{f"origin_{axis}": np.float32(0) for axis in "xyz"},
         **dict(zip(_STATISTICS, map(np.float32, _statistics(volume)), strict=True)),
     }
@@ -152,12 +161,12 @@ def _statistics(volume: Array) -> tuple[float, ...]:
     return (float(volume.min()), float(volume.max()), *spreads, squares)
 
 
-def _write_string(group: h5py.Group, name: str, value: str) -> None:
+def _write_string(group: h5py.Group, name: str, value: bytes) -> None:
     """Write a C string with its end mark, without which EMAN2 reads on beyond it; h5py's own strings have none."""
     kind = h5py.h5t.C_S1.copy()
     kind.set_size(len(value) + 1)
     attribute = h5py.h5a.create(group.id, name.encode(), kind, h5py.h5s.create(h5py.h5s.SCALAR))
-    attribute.write(np.array(value.encode(), f"S{len(value) + 1}"), mtype=kind)
+    attribute.write(np.array(value, f"S{len(value) + 1}"), mtype=kind)
 
 
 def _read(path: Path, file: h5py.File, file_bytes: int) -> tuple[Array, float]:

@@ -14,7 +14,7 @@ import pandas as pd
 from hpcsort.errors import InputError
 from hpcsort.geometry import relion_angles
 from hpcsort.io._assemble import check_arguments, joined_optics, pixel_sizes, table_fields
-from hpcsort.io._h5 import number, opened, reading, text
+from hpcsort.io.h5 import number, opened, reading, text
 from hpcsort.io.hdf_stack import open_images
 from hpcsort.io.particles import ParticleTable
 from hpcsort.io.stacks import relion_name

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from hpcsort.errors import InputError
 from hpcsort.io._checks import image_places
-from hpcsort.io._h5 import number, opened, reading
 from hpcsort.io.eman_hdf import IMAGES, check_pixels, read_pixels
+from hpcsort.io.h5 import number, opened, reading
 
 __all__ = ["HdfStack"]
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from hpcsort.errors import InputError
 from hpcsort.io.particles import ParticleTable
+from hpcsort.io.scratch import scratch_copy
 from hpcsort.io.stacks import Stack, open_stack
 
 # Each stack holds a file open; per-micrograph stacks can be more than a process may open.
@@ -129,7 +130,7 @@ class ImageReader:
         if number in self._stacks:
             self._stacks.move_to_end(number)
             return self._stacks[number]
-        stack = open_stack(self.table.stack_paths[number])
+        stack = open_stack(scratch_copy(self.table.stack_paths[number]))
         self._stacks[number] = stack
         if len(self._stacks) > _OPEN_STACKS:
             self._stacks.popitem(last=False)[1].close()

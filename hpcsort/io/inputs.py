@@ -10,16 +10,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from hpcsort.errors import InputError
-from hpcsort.io._assemble import check_arguments, table_fields
-from hpcsort.io._h5 import SUFFIXES, starts_as_hdf5
+from hpcsort.io._assemble import check_arguments
 from hpcsort.io.cryosparc import read_cryosparc
 from hpcsort.io.eman_hdf import read_hdf_map
 from hpcsort.io.eman_stack import read_eman_stack
+from hpcsort.io.frames import table_of_frame
+from hpcsort.io.h5 import SUFFIXES, starts_as_hdf5
 from hpcsort.io.mrc import read_map
 from hpcsort.io.particles import ParticleTable, read_particles
 from hpcsort.io.stacks import open_stack, relion_name
+from hpcsort.io.xmipp import read_xmipp
 
-__all__ = ["read_any_map", "read_bare_stack", "read_input", "table_of_frame"]
+__all__ = ["format_of", "read_any_map", "read_bare_stack", "read_input"]
 
 _IMAGES = frozenset({".mrc", ".mrcs", ".map", ".ccp4", ".tif", ".tiff", ".spi", ".img", ".hed"})
 _START = 65536
@@ -36,9 +38,9 @@ def read_input(
     need_ctf: bool = True,
     smears: bool = True,
 ) -> ParticleTable:
-    """Read particles from a RELION STAR file, a cryoSPARC .cs file or an HDF5 stack of EMAN2.
+    """Read particles from a RELION STAR file, a cryoSPARC .cs file, an HDF5 stack of EMAN2 or an .xmd file of Xmipp.
 
-    The suffix decides (.star; .cs; .hdf, .h5, .hdf5), and the content of a file with another suffix.
+    See `format_of` for what decides.
 
     Parameters
     ----------
@@ -52,9 +54,9 @@ def read_input(
     Raises
     ------
     InputError
-        If the file is of no such kind, and as `read_particles`, `read_cryosparc` and `read_eman_stack`.
+        If the file is of no such kind, and as `read_particles`, `read_cryosparc`, `read_eman_stack` and `read_xmipp`.
     """
-    kind = _kind(os.fspath(path))
+    kind = format_of(path)
     if passthrough is not None and kind != "cs":
         raise InputError(f"the passthrough file {passthrough} belongs to a .cs file, but {path} is none; leave it out")
     if kind == "star":
@@ -77,49 +79,8 @@ def read_input(
             need_poses=need_poses,
             need_ctf=need_ctf,
         )
-    return read_eman_stack(
-        path, datadir=datadir, angpix=angpix, need_images=need_images, need_poses=need_poses, need_ctf=need_ctf
-    )
-
-
-def table_of_frame(
-    source: Path,
-    frame: pd.DataFrame,
-    optics: pd.DataFrame | None = None,
-    *,
-    angpix: float | None = None,
-    need_images: bool = True,
-    need_poses: bool = False,
-    need_ctf: bool = False,
-) -> ParticleTable:
-    """Make a particle table from columns named as RELION does.
-
-    Parameters
-    ----------
-    source
-        Where they come from, for messages and as the place from which stacks are looked for.
-    frame, optics
-        Particles and their optics groups.
-    angpix, need_images, need_poses, need_ctf
-        As `read_particles`.
-
-    Raises
-    ------
-    InputError
-        As `read_particles`.
-    """
-    fields = table_fields(
-        source,
-        frame,
-        optics,
-        datadir=None,
-        angpix=angpix,
-        need_images=need_images,
-        need_poses=need_poses,
-        need_ctf=need_ctf,
-    )
-    order = ("particles",) if optics is None else ("optics", "particles")
-    return ParticleTable(**fields, block_name="particles", block_order=order, other_blocks={})
+    read = read_xmipp if kind == "xmd" else read_eman_stack
+    return read(path, datadir=datadir, angpix=angpix, need_images=need_images, need_poses=need_poses, need_ctf=need_ctf)
 
 
 def read_bare_stack(path: Path, *, angpix: float | None = None) -> ParticleTable:
@@ -163,8 +124,17 @@ def read_any_map(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32],
     return read_hdf_map(place) if hdf else read_map(place)
 
 
-def _kind(path: str) -> str:
-    if path.startswith("bdb:"):
+def format_of(path: str | os.PathLike[str]) -> str:
+    """Tell of what format a file of particles is: "star", "cs", "hdf" or "xmd".
+
+    The suffix decides (.star; .cs; .hdf, .h5, .hdf5; .xmd), and the content of a file with another suffix.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    """
+    if os.fspath(path).startswith("bdb:"):
         raise InputError(
             f"{path} is a BDB database of EMAN2, which is not read; copy it to HDF: e2proc2d.py {path} x.hdf"
         )
@@ -174,6 +144,8 @@ def _kind(path: str) -> str:
         return "star"
     if suffix == ".cs":
         return "cs"
+    if suffix == ".xmd":
+        return "xmd"
     if suffix in SUFFIXES:
         return "hdf"
     start = _start(place)
@@ -181,13 +153,17 @@ def _kind(path: str) -> str:
         return "cs"
     if starts_as_hdf5(place):
         return "hdf"
+    if start.startswith(b"# XMIPP_STAR"):
+        return "xmd"
     if any(line.startswith(b"data_") for line in start.splitlines()):
         return "star"
     if not place.is_file():
         raise InputError(f"{place} is not a file that can be read; check path and permissions")
     if suffix in _IMAGES:
         raise InputError(f"{place} holds images without a table of poses and CTF; give the STAR, .cs or .hdf file")
-    raise InputError(f"{place} is no table of particles; give a STAR file, a .cs file of cryoSPARC or a .hdf stack")
+    raise InputError(
+        f"{place} is no table of particles; give a STAR file, a .cs file of cryoSPARC, a .hdf stack or an .xmd file"
+    )
 
 
 def _start(place: Path) -> bytes:

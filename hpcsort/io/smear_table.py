@@ -18,7 +18,7 @@ import pandas as pd
 
 from hpcsort.errors import InputError
 from hpcsort.io._checks import shown
-from hpcsort.io._h5 import check_stored, number, opened, reading, text, writing
+from hpcsort.io.h5 import check_stored, number, opened, reading, text, writing
 from hpcsort.io.smears import Smears
 
 __all__ = ["read_smears", "write_smears"]

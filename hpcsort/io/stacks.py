@@ -12,7 +12,7 @@ import pandas as pd
 
 from hpcsort.errors import InputError
 from hpcsort.io._checks import shown
-from hpcsort.io._h5 import SUFFIXES, starts_as_hdf5
+from hpcsort.io.h5 import SUFFIXES, starts_as_hdf5
 from hpcsort.io.hdf_stack import HdfStack
 from hpcsort.io.mrc import MrcStack
 

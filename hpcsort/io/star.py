@@ -154,10 +154,7 @@ def write_particles(
         If a column of `extra` has not N values.
     """
     target = Path(path)
-    frame = table.frame.copy()
-    names = _rewritten_paths(table, target.parent)
-    if names is not None:
-        frame["rlnImageName"] = names
+    frame = table.frame.assign(rlnImageName=image_names(table, target.parent))
     for column, values in (extra or {}).items():
         array = np.asarray(values)
         if array.shape != (len(table),):
@@ -180,15 +177,14 @@ def write_particles(
     write_tables(target, blocks, overwrite=overwrite)
 
 
-def _rewritten_paths(table: ParticleTable, folder: Path) -> list[str] | None:
-    """Image names for a STAR file in `folder`, or None when all stay as they are."""
-    texts = {number: _path_text(table, number, folder) for number in np.unique(table.stack_id).tolist()}
-    if all(text is None for text in texts.values()):
-        return None
+def image_names(table: ParticleTable, folder: str | os.PathLike[str]) -> list[str]:
+    """Return rlnImageName of each particle for a table in `folder`; see `write_particles`."""
+    place = Path(folder)
+    texts = {number: _path_text(table, number, place) for number in np.unique(table.stack_id).tolist()}
     old = table.frame["rlnImageName"].tolist()
     new = [texts[number] for number in table.stack_id.tolist()]
     return [
-        name if text is None else f"{index + 1:06d}@{text}"
+        str(name) if text is None else f"{index + 1:06d}@{text}"
         for name, text, index in zip(old, new, table.stack_index.tolist(), strict=True)
     ]
 
@@ -222,17 +218,18 @@ def _moved(name: str, block: Block, table: ParticleTable, folder: Path) -> Block
 
 def _as_text(block: Block) -> Block:
     if isinstance(block, dict):
-        return {key: _float_text(value) if isinstance(value, float) else value for key, value in block.items()}
+        return {key: float_text(value) if isinstance(value, float) else value for key, value in block.items()}
     out = block.copy()
     for column in out.columns:
         if pd.api.types.is_bool_dtype(out[column]):
             out[column] = out[column].astype(np.int64)
         elif pd.api.types.is_float_dtype(out[column]):
-            out[column] = [_float_text(value) for value in out[column].tolist()]
+            out[column] = [float_text(value) for value in out[column].tolist()]
     return out
 
 
-def _float_text(value: float) -> str:
+def float_text(value: float) -> str:
+    """Write a number in up to 15 significant digits, with a point or exponent."""
     text = f"{value:.15g}"
     return text if any(mark in text for mark in ".en") else text + ".0"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from hpcsort.io.files import write_text_atomically
-from hpcsort.io.star import Block, read_tables
+from hpcsort.io.star import Block, float_text, read_tables
 
 __all__ = ["as_frame", "read_xmd", "write_xmd"]
 
@@ -61,7 +61,7 @@ def as_frame(block: Block) -> pd.DataFrame:
 
 
 def _entry(value: object) -> str:
-    text = f"{value:.6f}" if isinstance(value, float) else str(value)
+    text = float_text(value) if isinstance(value, float) else str(value)
     if not text or text.split() != [text]:
         raise ValueError(f"Xmipp cannot read the entry {text!r}, which is empty or holds a blank")
     return text

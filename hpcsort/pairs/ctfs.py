@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hpcsort.errors import InputError
-from hpcsort.io import read_tables
-from hpcsort.io._columns import Columns
+from hpcsort.io import Columns, read_tables
 from hpcsort.io.xmd import as_frame
 
 __all__ = ["MicrographCtf", "read_ctfs"]

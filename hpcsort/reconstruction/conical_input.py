@@ -11,8 +11,7 @@ import pandas as pd
 
 from hpcsort.errors import InputError
 from hpcsort.geometry import relion_angles
-from hpcsort.io import ParticleTable, read_particles, read_tables
-from hpcsort.io._columns import Columns
+from hpcsort.io import Columns, ParticleTable, read_particles, read_tables
 from hpcsort.reconstruction.conical import class_views, tilt_rotations
 
 __all__ = ["ConicalSource", "read_conical"]

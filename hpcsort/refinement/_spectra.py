@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hpcsort.errors import InputError
-from hpcsort.io._h5 import check_stored, opened, reading
+from hpcsort.io.h5 import check_stored, opened, reading
 from hpcsort.refinement._text import read_rows
 from hpcsort.refinement._tracker import iteration_folder
 
