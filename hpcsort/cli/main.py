@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+import warnings
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -118,14 +120,25 @@ def main() -> None:
     if _only_asks(sys.argv[1:]):
         _run(speaks=True)
         return
+    alone = sys.argv[1] in _ALONE
+    if not alone:
+        _start_mpi()
     from hpcsort.parallel import abort_on_error, get_comm
 
-    alone = sys.argv[1] in _ALONE
     comm = get_comm(serial=alone)
     with abort_on_error(comm):
         _check_start(comm, alone)
         _run(comm.is_root)
     sys.stdout.flush()
+
+
+def _start_mpi() -> None:
+    """Start MPI before NumPy is loaded: under `srun --mpi=pmi2` of SLURM 22.05 MPICH hangs at some starts otherwise."""
+    # As in `get_comm`, which goes on without MPI where there is none, and says what its warnings mean.
+    os.environ.setdefault("MPIR_CVAR_SUPPRESS_ABORT_MESSAGE", "1")
+    with contextlib.suppress(ImportError, RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        importlib.import_module("mpi4py.MPI")
 
 
 def _only_asks(words: list[str]) -> bool:
