@@ -31,7 +31,8 @@ comm.close()
 _EXCHANGES = """
 import sys
 import numpy as np
-from hpcsort.parallel import MpiComm, get_comm
+from hpcsort.errors import InputError
+from hpcsort.parallel import MpiComm, chosen_ranks, get_comm, raise_together
 n = int(sys.argv[1])
 comm = MpiComm(ranks_per_node=int(sys.argv[2])) if len(sys.argv) > 2 else get_comm()
 assert comm.size == n, comm.size
@@ -52,6 +53,20 @@ for counts in (None, list(range(n))):
     assert np.array_equal(rows, expected) if comm.is_root else rows is None
 assert comm.allgather_rows(np.empty((me, 0))).shape == (n * (n - 1) // 2, 0)
 assert comm.allgather_rows(np.empty((0, 4), np.int16)).shape == (0, 4)
+
+# Some ranks on their own: a communicator like any other, and errors that they share reach those that wait.
+with chosen_ranks(comm, me != 1) as part:
+    assert (part is None) == (me == 1)
+    if part is not None:
+        assert part.allgather(me) == [r for r in range(n) if r != 1]
+        assert part.sum_exact(np.ones(5))[0] == part.size
+try:
+    with chosen_ranks(comm, me == 0) as part:
+        if part is not None:
+            raise_together(part, InputError("nothing there"))
+    raise AssertionError
+except InputError as error:
+    assert str(error) == "nothing there"
 
 # Results above a megabyte are held once per node; what was shared stays when its siblings are forgotten.
 for rows, width in ((3, 2), (400, 301), (60_000, 3)):

@@ -17,7 +17,7 @@ from hpcsort.io import ParticleTable, Smears, read_particles
 from hpcsort.parallel import SerialComm
 from hpcsort.sort3d import SortOptions
 from hpcsort.sort3d._footprint import Footprint
-from hpcsort.sort3d.memory import MemoryEstimate, estimate_memory, plan_memory
+from hpcsort.sort3d.memory import MemoryEstimate, _Planner, estimate_memory, plan_memory
 from hpcsort.sort3d.problem import Problem, pose_problem
 from hpcsort.sort3d.source import Source
 
@@ -136,7 +136,8 @@ def test_estimate_is_within_a_fifth_of_what_a_sort_uses(made: Path, table: Parti
 
 def test_enough_memory_changes_nothing(smeared: ParticleTable) -> None:
     options = _options(smeared, memory_per_node=100.0)
-    planned, told = plan_memory(smeared, options, SerialComm())
+    plan = plan_memory(smeared, options, SerialComm())
+    planned, told = plan.options, plan.sentences
     assert planned is options
     assert told[:-1] == estimate_memory(smeared, options, 1, 1).lines()
     assert "99.00 GB may be used (100.00 GB, --memory-per-node, less 1 GB, --overhead)" in told[-1]
@@ -149,7 +150,8 @@ def test_images_of_poses_are_not_kept_where_they_do_not_fit(table: ParticleTable
     kept, made = (estimate_memory(many, replace(options, compute_on_the_fly=fly), 1, 1).total for fly in (False, True))
     assert kept > made
     options = replace(options, memory_per_node=(kept + made) / 2 + options.overhead)
-    planned, told = plan_memory(many, options, SerialComm())
+    plan = plan_memory(many, options, SerialComm())
+    planned, told = plan.options, plan.sentences
     assert planned == replace(options, compute_on_the_fly=True)
     assert f"{kept:.2f} GB" in told[0]
     assert "--compute-on-the-fly" in told[0]
@@ -166,7 +168,7 @@ def test_what_does_not_fit_is_refused_with_a_cure_that_works(table: ParticleTabl
     assert f"{needed:.2f} GB" in text
     assert f"{0.9 * needed:.2f} GB" in text
     window = int(re.search(r"--nxinit (\d+)", text)[1])  # type: ignore[index]
-    assert plan_memory(table, replace(options, nxinit=window), SerialComm())[1]
+    assert plan_memory(table, replace(options, nxinit=window), SerialComm()).sentences
     with pytest.raises(InputError):
         plan_memory(table, replace(options, nxinit=window + 2), SerialComm())
 
@@ -190,7 +192,7 @@ def test_every_rank_hears_the_same(made: Path) -> None:
         "    places = {'instack': Path(sys.argv[1]), 'output_dir': Path('out')}\n"
         "    options = SortOptions(memory_per_node=allowed, overhead=0.0, **places)\n"
         "    try:\n"
-        "        told = plan_memory(table, options, comm)[1]\n"
+        "        told = plan_memory(table, options, comm).sentences\n"
         "    except InputError as error:\n"
         "        told = [str(error)]\n"
         "    heard = comm.allgather(told)\n"
@@ -206,5 +208,20 @@ def test_every_rank_hears_the_same(made: Path) -> None:
 
 
 def test_phases_follow_each_other() -> None:
-    estimate = MemoryEstimate(1, 5, 1.0, 2.0, 4.0, 0.25, 0.5, 0.125, 0.0625, 0.03125)
+    estimate = MemoryEstimate(1, 1, 5, 1.0, 2.0, 4.0, 0.25, 0.5, 0.125, 0.0625, 0.03125)
     assert estimate.total == 7.5
+
+
+def test_large_final_maps_are_made_by_fewer_ranks(table: ParticleTable) -> None:
+    # Maps of 360 px take gigabytes on each rank that makes them; images and classes do not.
+    large = replace(table, box_px=360)
+    options = _options(table, memory_per_node=24.0, nxinit=32)
+    all_make = estimate_memory(large, options, 16, 16)
+    plan = plan_memory(large, options, SerialComm())
+    assert plan.makers == 1
+    many = _Planner(large).decide(options, 16, 16, 24.0)
+    assert all_make.total > 24.0
+    assert 1 <= many.makers < 16
+    assert estimate_memory(large, options, 16, 16, makers=many.makers).total <= 23.0
+    assert estimate_memory(large, options, 16, 16, makers=many.makers + 1).total > 23.0
+    assert f"made by {many.makers} of the ranks" in " ".join(many.sentences)

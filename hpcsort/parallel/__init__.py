@@ -3,7 +3,7 @@
 from hpcsort.parallel.chunks import cut_chunks, deal_chunks, owned_rows, row_counts
 from hpcsort.parallel.comm import Communicator, SerialComm
 from hpcsort.parallel.exact import ExactSum
-from hpcsort.parallel.launch import abort_on_error, check_launch, raise_together, together
+from hpcsort.parallel.launch import abort_on_error, check_launch, chosen_ranks, raise_together, together
 from hpcsort.parallel.memory import node_memory_GB, peak_memory_GB, peak_memory_of_node_GB
 from hpcsort.parallel.mpicomm import MpiComm, get_comm
 from hpcsort.parallel.nodearray import NodeArray
@@ -23,6 +23,7 @@ __all__ = [
     "StoryLog",
     "abort_on_error",
     "check_launch",
+    "chosen_ranks",
     "cut_chunks",
     "deal_chunks",
     "get_comm",

@@ -119,6 +119,10 @@ class Communicator(ABC):
         """Return a zeroed array that exists once per node, 64-byte aligned, seen by all its ranks."""
 
     @abstractmethod
+    def part(self, member: bool) -> Communicator | None:
+        """Return a communicator of the ranks that are members, in their order; None on the others. Close it."""
+
+    @abstractmethod
     def enter_phase(self, name: str) -> None:
         """Note what this rank does, in words, for whoever watches it (see `watch_ranks`); not collective."""
 
@@ -205,6 +209,10 @@ class SerialComm(Communicator):
     def shared_array(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NodeArray:
         """Return an array of this process."""
         return SerialNodeArray(shape, dtype)
+
+    def part(self, member: bool) -> Communicator | None:
+        """Return itself."""
+        return self if member else None
 
     def enter_phase(self, name: str) -> None:
         """Do nothing."""

@@ -149,3 +149,23 @@ def together(comm: Communicator) -> Iterator[None]:
     except Exception as caught:
         error = caught
     raise_together(comm, error)
+
+
+@contextmanager
+def chosen_ranks(comm: Communicator, member: bool) -> Iterator[Communicator | None]:
+    """Run a block with a communicator of some ranks, None on the others, which wait. Collective.
+
+    An error that all members raise alike is raised by all ranks; one of a single member ends the run, as everywhere.
+    """
+    part = comm.part(member)
+    error: Exception | None = None
+    try:
+        yield part
+    except Exception as caught:
+        if not getattr(caught, "is_shared", False):
+            raise
+        error = caught
+    else:
+        if part is not None:
+            part.close()
+    raise_together(comm, error)

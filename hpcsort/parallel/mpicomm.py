@@ -27,20 +27,22 @@ _SMALL = 1 << 12  # below this one Allreduce is faster than the barriers of the 
 
 
 class MpiComm(Communicator):
-    """All ranks of COMM_WORLD, with the ranks of each node joined by shared memory.
+    """Ranks of MPI, with the ranks of each node joined by shared memory.
 
     Parameters
     ----------
     ranks_per_node : int, optional
         Treat so many ranks of a machine as a node of their own (tests of the many-node paths;
         machines with several memory domains). Default: one node per machine.
+    world : MPI.Comm, optional
+        The ranks; COMM_WORLD by default.
     """
 
-    def __init__(self, ranks_per_node: int | None = None) -> None:
+    def __init__(self, ranks_per_node: int | None = None, world: MPI.Comm | None = None) -> None:
         from mpi4py import MPI
 
         self._mpi = MPI
-        self._world = MPI.COMM_WORLD.Dup()
+        self._world = (MPI.COMM_WORLD if world is None else world).Dup()
         self.rank, self.size = self._world.rank, self._world.size
         self.host = socket.gethostname()
         self._node = self._world.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
@@ -218,6 +220,15 @@ class MpiComm(Communicator):
         array = MpiNodeArray(node, leaders, shape, dtype, self._arrays)
         self._arrays.append(array)
         return array
+
+    def part(self, member: bool) -> Communicator | None:
+        """Return a communicator of the ranks that are members; None on the others."""
+        chosen = self._world.Split(0 if member else self._mpi.UNDEFINED, key=self.rank)
+        if not member:
+            return None
+        inner = MpiComm(world=chosen)
+        chosen.Free()
+        return inner
 
     def enter_phase(self, name: str) -> None:
         """Do nothing: nobody watches."""

@@ -40,11 +40,13 @@ class WatchedComm(Communicator):
     ----------
     comm : what it passes everything on to.
     slots : shared file of the node.
+    seat : number on the node, and rank, under which it notes; those of ``comm`` by default.
     """
 
-    def __init__(self, comm: Communicator, slots: mmap.mmap) -> None:
+    def __init__(self, comm: Communicator, slots: mmap.mmap, seat: tuple[int, int] | None = None) -> None:
         self.rank, self.size = comm.rank, comm.size
         self.node_rank, self.node_size, self.host = comm.node_rank, comm.node_size, comm.host
+        self._seat = seat or (comm.node_rank, comm.rank)
         self._comm, self._slots, self._beats, self._phase = comm, slots, 0, b""
         self._note()
 
@@ -65,7 +67,8 @@ class WatchedComm(Communicator):
 
     def _note(self, waits: bool = False, state: int = _guard.RUNNING) -> None:
         self._beats += 1
-        _guard.write_slot(self._slots, self.node_rank, state, self.rank, self._beats, waits, self._phase)
+        place, rank = self._seat
+        _guard.write_slot(self._slots, place, state, rank, self._beats, waits, self._phase)
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -134,6 +137,16 @@ class WatchedComm(Communicator):
         """Return an array that the ranks of the node share."""
         with self._waiting():
             return self._comm.shared_array(shape, dtype)
+
+    def part(self, member: bool) -> Communicator | None:
+        """Return a communicator of the ranks that are members; None on the others."""
+        with self._waiting():
+            inner = self._comm.part(member)
+        if inner is None:
+            return None
+        watched = WatchedComm(inner, self._slots, self._seat)
+        watched._phase = self._phase
+        return watched
 
     def claim(self) -> bool:
         """Return True to the first rank of the node that asks."""

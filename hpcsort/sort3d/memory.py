@@ -17,7 +17,7 @@ from hpcsort.sort3d._footprint import Footprint
 from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.problem import _WIDE, _band_limit
 
-__all__ = ["MemoryEstimate", "estimate_memory", "plan_memory"]
+__all__ = ["MemoryEstimate", "MemoryPlan", "estimate_memory", "plan_memory"]
 
 _SHARED_BYTES, _RANK_BYTES = 95e6, 160e6
 """Libraries once a node; in each rank Python, what libraries need, and what its heap keeps of arrays given back."""
@@ -33,6 +33,7 @@ class MemoryEstimate:
     Attributes
     ----------
     ranks_on_node : number of ranks that share it.
+    makers : of these, the number that make the final maps.
     groups : number of groups that the estimate assumes.
     libraries : Python, libraries and the particle table, in every rank.
     images : band-limited particles, for the subspace and for map space.
@@ -45,6 +46,7 @@ class MemoryEstimate:
     """
 
     ranks_on_node: int
+    makers: int
     groups: int
     libraries: float
     images: float
@@ -63,7 +65,7 @@ class MemoryEstimate:
 
     def lines(self) -> list[str]:
         """Short table for the log."""
-        names = [field.name for field in fields(self)[2:]]
+        names = [field.name for field in fields(self)[3:]]
         throughout, phases = names[:3], names[3:]
         largest = max(phases, key=lambda name: float(getattr(self, name)))
 
@@ -74,12 +76,31 @@ class MemoryEstimate:
             )
 
         ranks = f"{self.ranks_on_node} rank{'s' if self.ranks_on_node > 1 else ''}"
-        return [
+        lines = [
             f"Memory of a node with {ranks}, estimated: {self.total:.2f} GB, if the whole band is good and "
             f"{self.groups} group{'s are' if self.groups > 1 else ' is'} found.",
             f"  throughout: {listed(throughout)} GB",
             f"  one after the other: {listed(phases)} GB",
         ]
+        if self.makers < self.ranks_on_node:
+            lines.append(f"  final maps are made by {self.makers} of the ranks of a node, because they are large.")
+        return lines
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a sort fits into its nodes.
+
+    Attributes
+    ----------
+    options : with ``compute_on_the_fly`` where the images of all poses do not fit.
+    makers : number of ranks of a node that make the final maps.
+    sentences : for the log.
+    """
+
+    options: SortOptions
+    makers: int
+    sentences: list[str]
 
 
 def estimate_memory(
@@ -89,6 +110,7 @@ def estimate_memory(
     ranks_on_node: int,
     groups: int | None = None,
     reach: int | None = None,
+    makers: int | None = None,
 ) -> MemoryEstimate:
     """Estimate the peak memory of a node.
 
@@ -99,17 +121,13 @@ def estimate_memory(
     ranks, ranks_on_node : in all, and on the node.
     groups : number of groups that will be found; None assumes five, or fewer where there is no room for them.
     reach : shell to which the consensus is good; None assumes the end of the band.
+    makers : number of ranks of the node that make final maps; None is all.
     """
-    return _Planner(table).estimate(options, ranks, ranks_on_node, groups, reach)
+    return _Planner(table).estimate(options, ranks, ranks_on_node, groups, reach, makers)
 
 
-def plan_memory(table: ParticleTable, options: SortOptions, comm: Communicator) -> tuple[SortOptions, list[str]]:
-    """Decide whether images of all poses are kept, and whether the sort fits at all. Collective.
-
-    Returns
-    -------
-    options : with ``compute_on_the_fly`` where the images of all poses do not fit.
-    sentences : for the log.
+def plan_memory(table: ParticleTable, options: SortOptions, comm: Communicator) -> MemoryPlan:
+    """Decide who makes final maps, whether images of all poses are kept, and whether the sort fits. Collective.
 
     Raises
     ------
@@ -118,11 +136,11 @@ def plan_memory(table: ParticleTable, options: SortOptions, comm: Communicator) 
     """
     on_node = int(comm.max(comm.node_size))
     has = -float(comm.max(-node_memory_GB()))
-    plan: tuple[SortOptions, list[str]] | None = None
+    plan: MemoryPlan | None = None
     with together(comm):
         if comm.is_root:
             plan = _Planner(table).decide(options, comm.size, on_node, has)
-    decided: tuple[SortOptions, list[str]] = comm.bcast(plan)
+    decided: MemoryPlan = comm.bcast(plan)
     return decided
 
 
@@ -140,8 +158,10 @@ class _Planner:
         ranks_on_node: int,
         groups: int | None = None,
         reach: int | None = None,
+        makers: int | None = None,
     ) -> MemoryEstimate:
         """See `estimate_memory`."""
+        makers = ranks_on_node if makers is None else min(makers, ranks_on_node)
         sort = Footprint.of(self._table, options, ranks, ranks_on_node, groups, reach)
         maps, on_root = sort.final_maps()
         rank = {
@@ -156,27 +176,36 @@ class _Planner:
         }
         node = {name: ranks_on_node * value for name, value in rank.items()}
         node["libraries"] += _SHARED_BYTES
-        node["final_maps"] += on_root
-        return MemoryEstimate(ranks_on_node, sort.groups, **{name: value / 1e9 for name, value in node.items()})
+        node["final_maps"] = makers * maps + on_root
+        return MemoryEstimate(ranks_on_node, makers, sort.groups, **{name: value / 1e9 for name, value in node.items()})
 
-    def decide(self, options: SortOptions, ranks: int, on_node: int, has: float) -> tuple[SortOptions, list[str]]:
+    def fitting(self, options: SortOptions, ranks: int, on_node: int, allowed: float) -> MemoryEstimate:
+        """Estimate with as many ranks making final maps as memory allows; with one where it allows for none."""
+        for makers in range(on_node, 0, -1):
+            found = self.estimate(options, ranks, on_node, makers=makers)
+            if found.total <= allowed:
+                break
+        return found
+
+    def decide(self, options: SortOptions, ranks: int, on_node: int, has: float) -> MemoryPlan:
         """See `plan_memory`; ``has`` is the memory of a node in GB."""
         given = has if options.memory_per_node is None else options.memory_per_node
         allowed = max(given - options.overhead, 0.0)
         whence = "what it has" if options.memory_per_node is None else "--memory-per-node"
         limit = f"{allowed:.2f} GB may be used ({given:.2f} GB, {whence}, less {options.overhead:g} GB, --overhead)"
-        found = self.estimate(options, ranks, on_node)
+        found = self.fitting(options, ranks, on_node, allowed)
         if found.total <= allowed:
-            return options, [*found.lines(), f"  of the node, {limit}."] if np.isfinite(allowed) else found.lines()
+            last = [f"  of the node, {limit}."] if np.isfinite(allowed) else []
+            return MemoryPlan(options, found.makers, [*found.lines(), *last])
         if self._table.smears is not None and not options.compute_on_the_fly:
             smaller = replace(options, compute_on_the_fly=True)
-            less = self.estimate(smaller, ranks, on_node)
+            less = self.fitting(smaller, ranks, on_node, allowed)
             if less.total <= allowed:
                 switched = (
                     f"Images of all poses, made once, would take {found.total:.2f} GB on a node, of which {limit}; "
                     "they are made each time they are needed (--compute-on-the-fly)."
                 )
-                return smaller, [switched, *less.lines()]
+                return MemoryPlan(smaller, less.makers, [switched, *less.lines()])
             options, found = smaller, less
         seated = f"{on_node} rank{'s' if on_node > 1 else ''}"
         raise InputError(
@@ -188,7 +217,7 @@ class _Planner:
         """Say what would make the sort fit, with numbers that do."""
 
         def fits(one: SortOptions, all_ranks: int, here: int) -> bool:
-            return self.estimate(one, all_ranks, here).total <= allowed
+            return self.fitting(one, all_ranks, here, allowed).total <= allowed
 
         nodes, box = -(-ranks // on_node), self._table.box_px
         assert box is not None

@@ -12,7 +12,15 @@ from threadpoolctl import threadpool_limits
 
 from hpcsort.checkpoints import CHECKPOINTS, Job, open_job, resume_run
 from hpcsort.io import write_map
-from hpcsort.parallel import Communicator, Progress, Stage, StoryLog, peak_memory_of_node_GB, together
+from hpcsort.parallel import (
+    Communicator,
+    Progress,
+    Stage,
+    StoryLog,
+    chosen_ranks,
+    peak_memory_of_node_GB,
+    together,
+)
 from hpcsort.reconstruction import GroupMaps, reconstruct_groups
 from hpcsort.sort3d.autofocus import ball_places, find_focus
 from hpcsort.sort3d.engine import FINISH_ITERATIONS
@@ -106,12 +114,12 @@ def _sort(source: Source, job: Job) -> SortResult:
     _tell_input(tell_early, source, comm)
     for note in job.notes:
         tell_early(note)
-    planned, sentences = plan_memory(source.table, options, comm)
-    for sentence in sentences:
+    plan = plan_memory(source.table, options, comm)
+    for sentence in plan.sentences:
         tell_early(sentence)
     comm.enter_phase("reading and consensus")
     with Stage("reading and consensus", seconds):
-        problem = pose_problem(replace(source, options=planned), comm, tell_early, job.journal)
+        problem = pose_problem(replace(source, options=plan.options), comm, tell_early, job.journal)
     # Only now is the input known to be good: an earlier sort's results are not given up for less.
     with together(comm):
         if comm.is_root:
@@ -121,7 +129,7 @@ def _sort(source: Source, job: Job) -> SortResult:
         for text in told:
             story(text)
     with StoryLog(folder / "log.txt", comm, options.quiet) as tell:
-        result = _run(problem, job, tell, seconds)
+        result = _run(problem, job, plan.makers, tell, seconds)
     with together(comm):
         if comm.is_root:
             job.finish()
@@ -138,7 +146,7 @@ def _tell_input(tell: Callable[[str], None], source: Source, comm: Communicator)
         tell(f"Note: {note}")
 
 
-def _run(problem: Problem, job: Job, tell: StoryLog, seconds: dict[str, float]) -> SortResult:
+def _run(problem: Problem, job: Job, makers: int, tell: StoryLog, seconds: dict[str, float]) -> SortResult:
     options, comm = problem.options, problem.comm
     if options.auto_focus:
         problem = _focused(problem, tell, seconds)
@@ -152,7 +160,7 @@ def _run(problem: Problem, job: Job, tell: StoryLog, seconds: dict[str, float]) 
     labels = particles.labels
     comm.enter_phase("final maps")
     with Stage("final maps", seconds):
-        maps = _final_maps(problem, labels, sorting)
+        maps = _final_maps(problem, labels, sorting, makers)
     resolutions = [group.resolution_A for group in maps or []]
     groups = describe_groups(sorting, labels, resolutions) if comm.is_root else []
     memory = peak_memory_of_node_GB(comm)
@@ -217,8 +225,8 @@ def _wants_core_map(options: SortOptions, core: int, count: int) -> bool:
     return core >= least
 
 
-def _final_maps(problem: Problem, labels: np.ndarray, sorting: Sorting) -> list[GroupMaps] | None:
-    """Reconstruct all groups, and the core set as the last where it is large enough."""
+def _final_maps(problem: Problem, labels: np.ndarray, sorting: Sorting, makers: int) -> list[GroupMaps] | None:
+    """Reconstruct all groups, and the core set as the last where it is large enough, on ``makers`` ranks of a node."""
     options, table = problem.options, problem.table
     assert table.box_px is not None
     members = [np.flatnonzero(labels == group) for group in range(len(sorting.origin))]
@@ -227,15 +235,18 @@ def _final_maps(problem: Problem, labels: np.ndarray, sorting: Sorting) -> list[
         members.append(core)
     half = np.zeros(len(table), np.int64)
     half[problem.rows] = problem.half
-    return reconstruct_groups(
-        problem.comm,
-        table,
-        members,
-        half=half,
-        radius_px=options.radius_px(table.box_px),
-        mask=problem.mask,
-        symmetry=options.operators(),
-    )
+    with chosen_ranks(problem.comm, problem.comm.node_rank < makers) as part:
+        if part is None:
+            return None
+        return reconstruct_groups(
+            part,
+            table,
+            members,
+            half=half,
+            radius_px=options.radius_px(table.box_px),
+            mask=problem.mask,
+            symmetry=options.operators(),
+        )
 
 
 def _tell_end(
