@@ -6,7 +6,7 @@
 
 The set (five states of the ribosome, or of the built-in phantom without its map) is simulated once, 6.6 GB for 100,000
 images of 128 px, and kept in DIR. Memory is sampled twice a second: the proportional set sizes of all processes of the
-run, in which what several of them share counts once. Linux only.
+run, in which what several of them share counts once; mapped files, such as libraries, are left out. Linux only.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _proportional_bytes(pid: int) -> int:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 def table(runs: list[Run]) -> str:

@@ -1,4 +1,4 @@
-"""MRC stacks and maps: memory-mapped reading of every real-valued mode; writing."""
+"""MRC stacks and maps: reading of every real-valued mode, section by section; writing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Layout:
 
 
 class MrcStack:
-    """Memory-mapped MRC stack, map or single image; only the asked-for sections are read from disk.
+    """MRC stack, map or single image; only the asked-for sections are read from disk.
 
     Modes 0 (int8; unsigned where IMOD says so), 1 (int16), 2 (float32), 6 (uint16), 12 (float16) and 101 (4 bits)
     in either byte order are read; the byte order is taken from the values in the header, so a wrong or absent machine
@@ -84,7 +84,7 @@ class MrcStack:
         self.shape = self._layout.shape
         self.voxel_A = self._layout.voxel_A[0]
         self.dtype = self._layout.dtype
-        self._data: npt.NDArray | None = None
+        self._descriptor: int | None = None
 
     def __enter__(self) -> MrcStack:
         return self
@@ -113,31 +113,50 @@ class MrcStack:
         Raises
         ------
         InputError
-            If an index is outside 0 ... n - 1.
+            If an index is outside 0 ... n - 1, or the file can no longer be read or has become shorter.
         """
         n, ny, nx = self.shape
         wanted = image_places(self.path, indices, n)
-        data = self._mapped()
         out = np.empty((wanted.size, ny, nx), dtype=np.float32)
+        stored = np.empty(self._layout.stored_shape[1:], self._layout.dtype)
         for place in np.argsort(wanted, kind="stable"):
-            section = data[wanted[place]]
+            if stored.dtype == np.float32:
+                self._read_section(int(wanted[place]), out[place])
+                continue
+            self._read_section(int(wanted[place]), stored)
             if self._layout.mode == 101:
-                _unpack_nibbles(section, out[place])
+                _unpack_nibbles(stored, out[place])
             else:
-                out[place] = section
+                out[place] = stored
         return out
 
     def close(self) -> None:
-        """Let the memory map go; a later `read` opens it again."""
-        self._data = None
+        """Close the file; a later `read` opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
-    def _mapped(self) -> npt.NDArray:
-        if self._data is None:
-            layout = self._layout
-            self._data = np.memmap(
-                self.path, dtype=layout.dtype, mode="r", offset=layout.offset, shape=layout.stored_shape
-            ).view(np.ndarray)
-        return self._data
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            self.close()
+
+    def _read_section(self, index: int, out: npt.NDArray) -> None:
+        """Read one section as it is stored; a memory map would count as memory, and an error in it end the process."""
+        place = self._layout.offset + index * out.nbytes
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(self.path, os.O_RDONLY)
+            count = os.preadv(self._descriptor, [out.view(np.uint8).data], place)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}, image {index + 1} cannot be read ({os.strerror(error.errno or 0).lower()}); "
+                "check the disk and start again."
+            ) from error
+        if count < out.nbytes:
+            raise InputError(
+                f"{self.path} ends within image {index + 1}: it has become shorter since its header was read; leave "
+                "it alone while it is used, and start again."
+            )
 
 
 def read_map(path: str | os.PathLike[str]) -> tuple[Array, float]:
