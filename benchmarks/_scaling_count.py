@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from numpy.typing import NDArray
+
 from hpcsort.parallel import Communicator
 from hpcsort.parallel.nodearray import NodeArray
 
@@ -45,7 +47,7 @@ class CountingComm:
     Notes
     -----
     A rank says `beat` before each block of particles and each task, so work from a `beat` to the next call is that of
-    the block or the task, and work after a collective is serial.
+    the block or the task, and work after a collective is serial, as is what is made once per node.
     """
 
     def __init__(self, comm: Communicator) -> None:
@@ -70,6 +72,22 @@ class CountingComm:
         """Count the bytes of rank `root`."""
         size = payload(obj) if self._comm.rank == root else 0
         return self._count("bcast", size, lambda: self._comm.bcast(obj, root))
+
+    def share(self, array: NDArray[Any] | None, root: int = 0) -> Any:
+        """Count the bytes of rank `root`."""
+        size = array.nbytes if array is not None and self._comm.rank == root else 0
+        return self._count("share", size, lambda: self._comm.share(array, root))
+
+    def once_per_node(self, make: Callable[[], NDArray[Any]]) -> Any:
+        """Count the call, which stays within the node, and the CPU time of what is made."""
+
+        def made() -> NDArray[Any]:
+            self._mark = time.process_time()
+            array = make()
+            self._lap()
+            return array
+
+        return self._count("once_per_node", 0, lambda: self._comm.once_per_node(made))
 
     def shared_array(self, *shape: Any) -> NodeArray:
         """Return a node-shared array whose `publish` is counted."""

@@ -10,8 +10,6 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,19 +19,12 @@ import numpy as np
 from _scaling_count import CountingComm
 from scipy.linalg.blas import daxpy
 
-from hpcsort.checkpoints import job
 from hpcsort.parallel import Communicator, abort_on_error, get_comm
 from hpcsort.sort3d import SortOptions, sort3d
 
 _TRIAD = 1 << 23
 _REDUCED = 1 << 20
 _REPEATS, _CALLS = 7, 30
-
-
-@contextmanager
-def _unwatched(comm: Communicator, **_: Any) -> Iterator[Communicator]:
-    """Take the place of `watch_ranks`, whose communicator would keep beats and phases to itself."""
-    yield comm
 
 
 def _probe(comm: Communicator) -> dict[str, float]:
@@ -88,7 +79,6 @@ def _measure(comm: Communicator, asked: argparse.Namespace) -> dict[str, Any]:
     comm.barrier()
     before = _sent(comm, asked.interface)
     counted = CountingComm(comm)
-    job.watch_ranks = _unwatched  # type: ignore[assignment]
     start = time.perf_counter()
     result = sort3d(options, cast(Communicator, counted))
     seconds = time.perf_counter() - start

@@ -89,8 +89,7 @@ def run_of(result: dict[str, Any], course: Course) -> Run:
         for _, name, _, size, _ in rank["calls"]:
             if number == 0 or name != "sum_exact":
                 counted[name] = counted.get(name, 0.0) + size
-    phases = list(dict.fromkeys(phase for phase, *_ in ranks[0]["calls"]))
-    expected = expected_bytes(phases, course)
+    expected = expected_bytes(ranks[0]["calls"], course)
     for name in ("max", "allgather"):
         expected[name] = expected.get(name, 0.0) * len(ranks)
     work = {kind: max(rank["local"][kind] for rank in ranks) for kind in (PARTICLES, TASKS)}

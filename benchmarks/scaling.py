@@ -48,7 +48,7 @@ _RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 
 @dataclass(frozen=True)
 class Case:
-    """A sort to measure; one rank a node where the nodes are emulated."""
+    """A sort to measure."""
 
     ranks: int
     nodes: int
@@ -57,10 +57,8 @@ class Case:
 
 
 def _cases(asked: argparse.Namespace) -> list[Case]:
-    if asked.nodes:
-        places = [(nodes * asked.tasks_per_node, nodes) for nodes in asked.nodes]
-    elif asked.emulated_nodes:
-        places = [(nodes, nodes) for nodes in asked.emulated_nodes]
+    if asked.nodes or asked.emulated_nodes:
+        places = [(nodes * asked.tasks_per_node, nodes) for nodes in asked.nodes or asked.emulated_nodes]
     else:
         places = [(ranks, 1) for ranks in asked.ranks]
     if asked.weak:
@@ -95,8 +93,9 @@ def _measured(asked: argparse.Namespace, case: Case) -> Run:
     else:
         launcher = [str(Path(sys.executable).with_name("mpiexec")), "-n", str(case.ranks)]
     if asked.emulated_nodes:
-        # MPICH takes every rank for a node of its own, and speaks TCP between them.
-        environment |= {"MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self"}
+        # MPICH takes so many ranks that follow each other for a node, and speaks TCP between nodes.
+        environment |= {"MPIR_CVAR_NUM_CLIQUES": str(case.nodes), "MPIR_CVAR_CLIQUES_BY_BLOCK": "1"}
+        environment["UCX_TLS"] = "tcp,self"
     subprocess.run([*launcher, *command], check=True, env=environment)
     return run_of(json.loads(result.read_text(encoding="utf-8")), read_course(out))
 
@@ -122,11 +121,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder of sets and results")
     parser.add_argument("--ranks", type=_ranks, default=[1, 2], help="numbers of ranks on this machine")
     parser.add_argument("--nodes", type=_ranks, help="numbers of nodes of the allocation")
-    parser.add_argument("--tasks-per-node", type=int, default=1)
+    parser.add_argument("--tasks-per-node", type=int, default=1, help="ranks of a node, emulated ones' too")
     parser.add_argument("--srun", default="srun", help='how a job step is started, for example "srun --mpi=pmi2"')
-    parser.add_argument(
-        "--emulated-nodes", type=_ranks, help="so many ranks on this machine, each taken for a node (MPICH)"
-    )
+    parser.add_argument("--emulated-nodes", type=_ranks, help="numbers of nodes that this machine stands for (MPICH)")
     parser.add_argument("--interface", help="network interface whose counter of sent bytes is read, for example lo")
     parser.add_argument("--particles", type=_ranks, default=[4000])
     parser.add_argument("--weak", action="store_true", help="--particles is for each rank")
