@@ -32,7 +32,7 @@ def sort_quietly(star: Path, out: Path, **more: object) -> SortResult:
 def digests(out: Path) -> dict[str, str]:
     """SHA-256 of every file that may not depend on ranks, time and place."""
     found = {path for path in out.rglob("*") if path.is_file() and path.parent.name != "checkpoint"}
-    found -= {out / "log.txt", out / "run.json"}
+    found -= {out / "log.txt", out / "run.json", out / "report.html"}
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(found)}
 
 

@@ -20,10 +20,9 @@ _EVERY_STEP = ("--checkpoint-minutes", "0")
 
 def _digests(out: Path) -> dict[str, str]:
     found = {path for path in out.rglob("*") if path.is_file() and path.parent.name != "checkpoint"}
-    return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(found - {out / "log.txt"})
-    }
+    # log, record and pages tell times and ranks
+    results = sorted(path for path in found if path.name not in {"log.txt", "run.json", "report.html"})
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in results}
 
 
 class _Reference:

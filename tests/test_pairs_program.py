@@ -278,7 +278,7 @@ def test_workers_and_downsampling_by_a_fraction_change_no_bit_and_no_place(tmp_p
     made = write_set(tmp_path, pairs=3, size=96)
     for name, workers in (("a", 1), ("b", 3)):
         _run(made, tmp_path / name, downsample=1.37, box_px=10, workers=workers, report=True)
-    for name in ("untilted.mrcs", "tilted.star", "pairs.star", "report.html"):
+    for name in ("untilted.mrcs", "tilted.star", "pairs.star", "report/micrographs.csv", "report/000000_field.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     pairs = _table(tmp_path / "a/pairs.star", "pairs")
     true_scale = 96 / np.floor(96 / 1.37)

@@ -17,6 +17,7 @@ from hpcsort.averages.families import Family
 from hpcsort.averages.merge import family_of
 from hpcsort.averages.story import Findings
 from hpcsort.planar import apply_poses
+from hpcsort.report.style import COLOURS, colour
 
 __all__ = ["draw_dendrogram", "draw_map", "draw_members", "map_plane"]
 
@@ -33,13 +34,13 @@ Colour = tuple[float, float, float] | str
 
 def draw_map(findings: Findings) -> Figure:
     """Draw averages as points of a plane whose distances are nearly theirs, framed in the colours of their families."""
-    figure = Figure(figsize=(16, 10), layout="constrained")
+    figure = Figure(figsize=(13, 8), layout="constrained")
     ax = figure.add_subplot()
     places = map_plane(findings.distance)
     place_of = {row: place for place, row in enumerate(findings.rows.tolist())}
     colours = _colours(findings)
     # as many as there are, thumbnails become smaller so that they do not hide each other
-    zoom = 0.9 * np.clip(np.sqrt(40 / max(len(places), 1)), 0.35, 1.0)
+    zoom = 0.75 * np.clip(np.sqrt(40 / max(len(places), 1)), 0.35, 1.0)
     for label, family in enumerate(findings.families):
         name = f"Cluster {label} (blank)" if family.blank else f"Cluster {label}"
         if family.blank:
@@ -147,11 +148,8 @@ def _tiles(findings: Findings, family: Family) -> npt.NDArray[np.float32]:
 def _colours(findings: Findings) -> Sequence[Colour]:
     """One colour for each family, as far apart as their number allows; grey for blank averages."""
     count = len(findings.real_families)
-    if count <= 10:
-        made = colormaps["tab10"](np.arange(count))
-    elif count <= 20:
-        made = colormaps["tab20"](np.arange(count))
-    else:
+    made: list[Colour] = [colour(family) for family in range(count)]
+    if count > COLOURS:
         # darker, as yellow on white cannot be read
-        made = 0.85 * colormaps["hsv"](np.arange(count) / count)
-    return [*map(tuple, made[:, :3]), *[_GREY] * (len(findings.families) - count)]
+        made = [*map(tuple, 0.85 * colormaps["hsv"](np.arange(count) / count)[:, :3])]
+    return [*made, *[_GREY] * (len(findings.families) - count)]

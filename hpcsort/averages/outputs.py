@@ -14,21 +14,18 @@ from hpcsort.averages.drawings import draw_dendrogram, draw_map, draw_members
 from hpcsort.averages.merge import family_of, merge_averages, merged_poses
 from hpcsort.averages.options import AveragesOptions
 from hpcsort.averages.read import Averages, Particles
-from hpcsort.averages.report import write_report
+from hpcsort.averages.report import CLUSTERS, PICTURES, SCORES
 from hpcsort.averages.story import Findings
 from hpcsort.errors import OutputError
 from hpcsort.io import atomic_write, write_particles, write_stack, write_tables, write_text_atomically
-from hpcsort.report import picture_of
+from hpcsort.report import PAGE, RECORD, clear_panels, picture_of
 
 __all__ = ["claim_output", "write_outputs"]
 
-_NAMES, _RESULTS, _JSON, _SCORES = "best_clusters_with_names.txt", "best_results.txt", "clusters.json", "scores.csv"
+_NAMES, _RESULTS = "best_clusters_with_names.txt", "best_results.txt"
 _AVERAGES, _CLASSES, _PARTICLES = "merged_averages.mrcs", "merged_averages.star", "merged_particles.star"
-_MAP, _MEMBERS, _TREE = (
-    "best_cluster_visualization_with_images.png", "all_clusters_with_labels.png", "dendrogram.png",
-)  # fmt: skip
-_REPORT = "report.html"
-_FILES = (_NAMES, _RESULTS, _JSON, _SCORES, _AVERAGES, _CLASSES, _PARTICLES, _MAP, _MEMBERS, _TREE, _REPORT)
+_FILES = (_NAMES, _RESULTS, CLUSTERS, SCORES, _AVERAGES, _CLASSES, _PARTICLES, *PICTURES.values(), PAGE, RECORD)
+_DPI = 80
 _METHODS = {
     "kmeans": "kmeans",
     "ward": "hierarchical (Ward)",
@@ -74,20 +71,20 @@ def write_outputs(options: AveragesOptions, findings: Findings) -> None:
     for name in _FILES:
         # what an earlier run left would look like part of this one
         (out / name).unlink(missing_ok=True)
+    clear_panels(out)
     write_text_atomically(out / _NAMES, _names(findings))
     write_text_atomically(out / _RESULTS, _results(findings))
-    write_text_atomically(out / _SCORES, _scores(findings))
+    write_text_atomically(out / SCORES, _scores(findings))
     if options.extract != "classes":
         merged = merge_averages(averages, findings.families)
         write_stack(out / _AVERAGES, merged, merged.shape, averages.pixel_A or 1.0)
         write_tables(out / _CLASSES, {"model_classes": _classes(findings)})
     if averages.particles is not None and options.extract != "averages":
         _write_particles(out / _PARTICLES, averages, averages.particles, findings)
-    for name, draw in ((_MAP, draw_map), (_MEMBERS, draw_members), (_TREE, draw_dendrogram)):
-        with atomic_write(out / name) as temporary:
-            temporary.write_bytes(picture_of(draw(findings)))
-    write_report(out / _REPORT, findings, [out / name for name in (_MAP, _MEMBERS, _TREE)])
-    write_text_atomically(out / _JSON, json.dumps(_as_json(options, findings), indent=1, allow_nan=False) + "\n")
+    for name, draw in (("map", draw_map), ("members", draw_members), ("tree", draw_dendrogram)):
+        with atomic_write(out / PICTURES[name]) as temporary:
+            temporary.write_bytes(picture_of(draw(findings), _DPI))
+    write_text_atomically(out / CLUSTERS, json.dumps(_as_json(options, findings), indent=1, allow_nan=False) + "\n")
 
 
 def _names(findings: Findings) -> str:
@@ -161,7 +158,12 @@ def _as_json(options: AveragesOptions, findings: Findings) -> dict[str, object]:
         "families": len(findings.real_families),
         "one_family_test": None
         if test is None
-        else {"common": _number(test.common), "by_chance": _number(test.by_chance), "p": test.p},
+        else {
+            "common": _number(test.common),
+            "by_chance": _number(test.by_chance),
+            "p": test.p,
+            "one_family": test.one_family,
+        },
         "notes": list(findings.notes),
         "labels": {str(number): int(label) for number, label in zip(averages.ids, labels, strict=True)},
         "clusters": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -14,13 +15,18 @@ from hpcsort.averages.options import AveragesOptions
 from hpcsort.averages.outputs import claim_output, write_outputs
 from hpcsort.averages.prepare import find_blank, prepare
 from hpcsort.averages.read import Averages, read_averages
+from hpcsort.averages.report import write_report
 from hpcsort.averages.similarity import Similarity, block_count, compare_all
 from hpcsort.averages.stability import cluster_stability
 from hpcsort.averages.story import Findings, clamped_bounds
+from hpcsort.checkpoints import hash_files, options_as_json
 from hpcsort.errors import OptionError
 from hpcsort.parallel import Communicator, Progress, together
+from hpcsort.report import end_with_report, write_run_record
 
 __all__ = ["cluster_averages", "find_families"]
+
+PROGRAM = "cluster-averages"
 
 
 def cluster_averages(
@@ -43,7 +49,7 @@ def cluster_averages(
     HpcsortError
         With one sentence, on every rank alike, for input, options or output that cannot be used.
     """
-    findings = None
+    findings, begun = None, datetime.now()
     with threadpool_limits(1), together(comm):
         if comm.is_root:
             averages = read_averages(
@@ -61,7 +67,9 @@ def cluster_averages(
             claim_output(options, averages)
             findings = find_families(averages, options)
             write_outputs(options, findings)
-            for line in _ending(findings):
+            inputs = hash_files([], averages.sources)
+            write_run_record(options.output_dir, PROGRAM, options_as_json(options), inputs, comm.size, begun)
+            for line in [*_ending(findings), end_with_report(options.output_dir, write_report)]:
                 tell(line)
     return findings
 

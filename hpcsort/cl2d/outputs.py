@@ -28,9 +28,9 @@ from hpcsort.io import (
 )
 from hpcsort.io.xmd import write_xmd
 from hpcsort.planar import mirrored
+from hpcsort.report import PANEL_FILES, PANELS
 
 __all__ = [
-    "REPORT",
     "FinishedLevel",
     "level_folder",
     "run_folder",
@@ -39,10 +39,9 @@ __all__ = [
     "write_mirrored",
 ]
 
-REPORT = "report.html"
-_ROOT = r"hierarchy\.(txt|csv|png)|rejected\.star|mirrored\.(mrcs|star)|report\.html"
+_ROOT = r"hierarchy\.(txt|csv|png)|rejected\.star|mirrored\.(mrcs|star)|report\.html|run\.json"
 _LEVEL = r"((core|stable_core)_)?classes\.(mrcs|xmd|csv|star)|(particles|core|stable_core)\.star|level\.json"
-_MINE = {r"\.|rejected": _ROOT, r"(rejected/)?level_\d\d": _LEVEL}
+_MINE = {r"\.|rejected": _ROOT, r"(rejected/)?level_\d\d": _LEVEL, f"(rejected/)?{PANELS}": PANEL_FILES}
 """Folders and the files in them that a run writes."""
 _READ_TOGETHER = 256
 

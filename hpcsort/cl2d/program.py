@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,21 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from hpcsort.checkpoints import CHECKPOINTS, LOG, Job, JobRecord, hash_files, open_job, resume_run
+from hpcsort.checkpoints import (
+    CHECKPOINTS,
+    LOG,
+    Job,
+    JobRecord,
+    hash_files,
+    open_job,
+    options_as_json,
+    resume_run,
+)
 from hpcsort.cl2d.averages import average_parts
 from hpcsort.cl2d.cores import find_cores, stable_members
 from hpcsort.cl2d.levels import Level, class_counts, first_state, run_level
 from hpcsort.cl2d.options import Cl2dOptions
 from hpcsort.cl2d.outputs import (
-    REPORT,
     FinishedLevel,
     level_folder,
     run_folder,
@@ -33,6 +42,7 @@ from hpcsort.cl2d.stock import Stock, load_stock
 from hpcsort.errors import OptionError
 from hpcsort.io import ParticleTable, write_particles
 from hpcsort.parallel import Communicator, StoryLog, peak_memory_of_node_GB, together
+from hpcsort.report import end_with_report, write_run_record
 
 __all__ = ["Cl2dResult", "cl2d", "resume_cl2d"]
 
@@ -115,7 +125,7 @@ def _hash_inputs(options: Cl2dOptions, table: ParticleTable) -> dict[str, dict[s
 def _run(
     options: Cl2dOptions, table: ParticleTable, references: npt.NDArray[np.float32] | None, job: Job
 ) -> Cl2dResult:
-    comm = job.comm
+    comm, begun = job.comm, datetime.now()
     comm.enter_phase("reading")
     stock = load_stock(options, table, comm)
     # Only now is the input known to be good: an earlier run's results are not given up for less.
@@ -130,10 +140,15 @@ def _run(
         story.tell(
             f"The last level is in {result.folder}. Peak memory {peak_memory_of_node_GB(comm):.2f} GB on a node."
         )
-    with together(comm):
-        if job.record is not None:
-            job.record.check_inputs(_hash_inputs(options, table), "while the run read it")
-            job.finish()
+        with together(comm):
+            if job.record is not None:
+                inputs = _hash_inputs(options, table)
+                job.record.check_inputs(inputs, "while the run read it")
+                write_run_record(options.output_dir, PROGRAM, options_as_json(options), inputs, comm.size, begun)
+                for made in (result, result.rejected):
+                    if made is not None:
+                        story.tell(end_with_report(made.folder.parent, write_report))
+                job.finish()
     return result
 
 
@@ -179,7 +194,6 @@ def _classified(
                 write_hierarchy(options.output_dir, done)
             if options.mirrored_stack:
                 write_mirrored(options.output_dir, table, done[-1])
-            write_report(options.output_dir / REPORT, table, done)
     result = Cl2dResult([each.level for each in done], level_folder(options.output_dir, len(done) - 1))
     if options.analyze_rejected:
         return replace(result, rejected=_rejected(options, table, done[-1], job, story))

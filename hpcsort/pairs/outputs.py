@@ -18,13 +18,13 @@ from hpcsort.pairs.extract import ExtractedPair
 from hpcsort.pairs.options import PairOptions
 from hpcsort.pairs.parts import Parts
 from hpcsort.pairs.plan import SIDES, Loss, Plan
+from hpcsort.report import PAGE, RECORD, clear_panels
 
-__all__ = ["REPORT", "claim_output", "losses_frame", "write_outputs"]
+__all__ = ["claim_output", "losses_frame", "write_outputs"]
 
-REPORT = "report.html"
 _FILES = (
     "untilted.mrcs", "tilted.mrcs", "untilted.star", "tilted.star", "pairs.star", "images_untilted.xmd",
-    "images_tilted.xmd", "losses.csv", REPORT,
+    "images_tilted.xmd", "losses.csv", PAGE, RECORD,
 )  # fmt: skip
 
 
@@ -72,6 +72,7 @@ def write_outputs(
     for name in _FILES:
         # what an earlier run left would look like part of this one
         (out / name).unlink(missing_ok=True) if over else None
+    clear_panels(out)
     with_rows = [pair for pair in pairs if len(pair.kept)]
     count, box = sum(len(pair.kept) for pair in with_rows), options.box_px
     pixel_A = plan.pixel_A * options.downsample

@@ -7,22 +7,24 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hpcsort.checkpoints import CHECKPOINTS, Job, open_job, read_record, resume_run
+from hpcsort.checkpoints import CHECKPOINTS, Job, open_job, options_as_json, read_record, resume_run
 from hpcsort.errors import InputError, StoppedError
 from hpcsort.pairs.extract import ExtractedPair, extract_pair
 from hpcsort.pairs.options import PairOptions
-from hpcsort.pairs.outputs import REPORT, claim_output, write_outputs
+from hpcsort.pairs.outputs import claim_output, write_outputs
 from hpcsort.pairs.parts import Parts
 from hpcsort.pairs.plan import Loss, Plan, PlannedPair, make_plan
-from hpcsort.pairs.report import write_report
+from hpcsort.pairs.report import keep_panels, write_report
 from hpcsort.pairs.resume import PROGRAM, record_of
 from hpcsort.parallel import Communicator, Progress, deal_chunks, together
+from hpcsort.report import end_with_report, write_run_record
 
 __all__ = ["PairsResult", "extract_pairs", "resume_pairs"]
 
@@ -103,7 +105,7 @@ def resume_pairs(folder: Path, comm: Communicator, **changes: Any) -> PairsResul
 
 def _extract(options: PairOptions, plan: Plan, job: Job, tell: Callable[[str], None]) -> PairsResult | None:
     """Extract in a folder that is this run's own."""
-    comm, parts = job.comm, Parts(options.output, options.box_px)
+    comm, parts, begun = job.comm, Parts(options.output, options.box_px), datetime.now()
     found: dict[int, ExtractedPair] = {}
     with together(comm):
         if job.record is not None:
@@ -117,10 +119,18 @@ def _extract(options: PairOptions, plan: Plan, job: Job, tell: Callable[[str], N
     with together(comm):
         if done is not None:
             found |= {pair.plan.number: pair for pair in done}
-            result = _finish(options, plan, [found[pair.number] for pair in plan.pairs], parts)
+            pairs = [found[pair.number] for pair in plan.pairs]
+            result = _finish(options, plan, pairs, parts)
+            assert job.record is not None
+            known = {"listed": plan.listed, "pixel_size_A": plan.pixel_A * options.downsample}
+            write_run_record(
+                options.output, PROGRAM, options_as_json(options), job.record.inputs, comm.size, begun, known
+            )
             parts.remove()
-            job.finish()
             tell(_ending(options, result))
+            if options.report:
+                tell(end_with_report(options.output, lambda _: _report(options, pairs)))
+            job.finish()
     return result
 
 
@@ -202,9 +212,12 @@ def _finish(options: PairOptions, plan: Plan, pairs: list[ExtractedPair], parts:
         told = "; ".join(f"{loss.micrograph}: {loss.reason}, {loss.particles}" for loss in losses[:4])
         raise InputError(f"no pair of particles is whole on both sides ({told}); try --borders fill or a smaller --box")
     write_outputs(options, plan, pairs, losses, parts)
-    if options.report:
-        write_report(options, plan, pairs, losses, _pictured(pairs))
     return PairsResult(options.output / "untilted.star", options.output / "tilted.star", pairs, losses, kept)
+
+
+def _report(options: PairOptions, pairs: list[ExtractedPair]) -> Path:
+    keep_panels(options, pairs, _pictured(pairs))
+    return write_report(options.output)
 
 
 def _pictured(pairs: list[ExtractedPair]) -> list[ExtractedPair]:
@@ -237,8 +250,7 @@ def _ending(options: PairOptions, result: PairsResult) -> str:
         lines.append(f"Lost: {count} ({reason}).")
     if fits:
         lines.append(f"Median tilt {np.median([fit.tilt_deg for fit in fits]):.2f} degrees.")
-    seen = f"; see {REPORT} there" if options.report else ""
-    lines.append(f"{result.kept} pairs written to {options.output}{seen}.")
+    lines.append(f"{result.kept} pairs written to {options.output}.")
     return "\n".join(lines)
 
 

@@ -1,65 +1,130 @@
-"""The page that shows what was cut: losses, geometry, coordinates over micrographs, residuals, pairs of windows."""
+"""The page that shows what was cut, made from the files of the run, and the pictures it is made of."""
 
 from __future__ import annotations
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import io
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from hpcsort.checkpoints import options_from_json
+from hpcsort.errors import InputError
+from hpcsort.io import write_text_atomically
 from hpcsort.pairs.extract import ExtractedPair
 from hpcsort.pairs.options import PairOptions
-from hpcsort.pairs.outputs import REPORT
-from hpcsort.pairs.plan import SIDES, Loss, Plan
-from hpcsort.report import Page
+from hpcsort.pairs.plan import SIDES
+from hpcsort.report import (
+    PANELS,
+    RECORD,
+    Report,
+    make_panels,
+    picture_of,
+    provenance_rows,
+    read_json,
+    save_bytes,
+)
+from hpcsort.report.style import colour, figure
 
-__all__ = ["write_report"]
+__all__ = ["keep_panels", "write_report"]
 
-_KEPT, _OUTLYING, _LOST = "#1a9850", "#d73027", "#4575b4"
+_KEPT, _OUTLYING, _LOST, _AXIS = colour(4), colour(5), colour(3), colour(1)
+_GREYS = 32
+_TABLE, _OVERVIEW = "micrographs.csv", "overview.png"
+_PICTURES = {"field": "coordinates and residuals", "windows": "windows"}
 
 
-def write_report(
-    options: PairOptions, plan: Plan, pairs: list[ExtractedPair], losses: list[Loss], shown: list[ExtractedPair]
-) -> None:
-    """Write one HTML file with all pictures in it.
+def keep_panels(options: PairOptions, pairs: list[ExtractedPair], shown: list[ExtractedPair]) -> None:
+    """Write what the page is made of into report/, while pictures of micrographs are at hand.
+
+    These are micrographs.csv, a row for each pair of micrographs; overview.png; and for those that are shown
+    NNNNNN_field.png and NNNNNN_windows.png.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    kept = sum(len(pair.kept) for pair in pairs)
-    picked = sum(len(pair.plan.ids) for pair in pairs)
-    page = Page(f"{kept} pairs of particles")
-    page.text(
-        f"Of {picked} picked in {len(pairs)} pairs of micrographs ({plan.listed} listed). Windows of"
-        f" {options.box_px} px at {plan.pixel_A * options.downsample:g} A{_treatment(options)}."
+    panels = make_panels(options.output)
+    write_text_atomically(panels / _TABLE, str(_pair_table(pairs).to_csv(index=False, lineterminator="\n")))
+    save_bytes(panels / _OVERVIEW, picture_of(_overview(pairs)))
+    for pair in shown:
+        for drawn, name in _figures(pair, options):
+            save_bytes(panels / f"{pair.plan.number:06d}_{name}.png", _in_few_colours(picture_of(drawn)))
+
+
+def write_report(folder: Path) -> Path:
+    """Make the page of an extraction from the files in its folder, and return it.
+
+    Raises
+    ------
+    InputError
+        If no panels are there, as the run has not come to its end or was told to make none, or a file is damaged.
+    OutputError
+        If the page cannot be written.
+    """
+    table, run = folder / PANELS / _TABLE, read_json(folder / RECORD)
+    if not table.is_file() or not run:
+        raise InputError(
+            f"{folder} lacks {RECORD} or {PANELS}/{_TABLE}, from which the report is made: the run has not come to its"
+            " end, or was one with --no-report."
+        )
+    pairs = pd.read_csv(table, keep_default_na=False, dtype=str)
+    picked, kept = (pairs[name].astype(np.int64).sum() for name in ("picked", "kept"))
+    options = options_from_json(PairOptions, run["options"])
+    report = Report(folder, f"{kept} pairs of particles")
+    for note in (note for notes in pairs["notes"] if notes for note in notes.split("\n")):
+        report.text(note, "note")
+    report.text(
+        f"Of {picked} picked in {len(pairs)} pairs of micrographs ({run['listed']} listed). Windows of"
+        f" {options.box_px} px at {run['pixel_size_A']:g} A{_treatment(options)}."
     )
-    for note in (note for pair in pairs for note in pair.notes):
-        page.text(note, "note")
-    page.heading("Lost")
-    if losses:
-        rows = ((loss.micrograph, loss.side, loss.reason, loss.particles) for loss in losses)
-        page.table(("micrograph", "side", "reason", "pairs"), rows)
-    else:
-        page.text("Nothing.")
-    page.heading("Micrographs")
-    page.table(*_pair_table(pairs))
-    page.text(
+    _show_losses(report, folder / "losses.csv")
+    report.heading("Micrographs")
+    shown = pairs.drop(columns=["number", "notes"])
+    report.table(shown.columns, shown.astype(object).to_numpy().tolist())
+    report.text(
         "Tilt and axis from the affine relation of the coordinates; axis in degrees from x towards y; residual: root"
-        " mean square of the pairs that fit, in pixels of the micrographs.",
+        f" mean square of the pairs that fit, in pixels of the micrographs. In {PANELS}/: {_TABLE}, {_OVERVIEW}.",
         "small",
     )
-    page.picture(_overview(pairs), "tilts and residuals of all micrograph pairs")
-    page.heading("Pairs")
+    report.picture(report.panels / _OVERVIEW, "tilts and residuals of all micrograph pairs")
+    _show_pictures(report, pairs)
+    report.heading("Provenance")
+    report.facts(provenance_rows(folder))
+    return report.save()
+
+
+def _show_losses(report: Report, path: Path) -> None:
+    report.heading("Lost")
+    losses = pd.read_csv(path, keep_default_na=False)
+    if len(losses):
+        report.table(("micrograph", "side", "reason", "pairs"), losses.astype(object).to_numpy().tolist())
+        report.text(f"{path.name}.", "small")
+    else:
+        report.text("Nothing.")
+
+
+def _show_pictures(report: Report, pairs: pd.DataFrame) -> None:
+    report.heading("Pairs")
     marks = (("kept", _KEPT), ("kept but outlying", _OUTLYING), ("lost", _LOST))
-    page.legend("Circles: ", marks, ". The line is the tilt axis.")
-    for pair in shown:
-        page.heading(pair.plan.key, 3)
-        for figure, name in _figures(pair, options):
-            page.picture(figure, name)
-    if len(shown) < len(pairs):
-        page.text(f"{len(pairs) - len(shown)} more pairs of micrographs are not shown.", "small")
-    page.write(options.output / REPORT, overwrite=options.overwrite)
+    report.legend("Circles: ", marks, ". The line is the tilt axis.")
+    hidden = 0
+    for number, key in zip(pairs["number"], pairs["pair"], strict=True):
+        drawn = {name: report.panels / f"{int(number):06d}_{name}.png" for name in _PICTURES}
+        if not drawn["field"].is_file():
+            hidden += 1
+            continue
+        report.heading(key, 3)
+        for name, path in drawn.items():
+            if path.is_file():
+                report.picture(path, f"{_PICTURES[name]} of {key}")
+    if hidden:
+        report.text(f"{hidden} more pairs of micrographs are not shown.", "small")
 
 
 def _treatment(options: PairOptions) -> str:
@@ -71,8 +136,9 @@ def _treatment(options: PairOptions) -> str:
     return "; " + ", ".join(done) if done else ""
 
 
-def _pair_table(pairs: list[ExtractedPair]) -> tuple[tuple[str, ...], list[list[object]]]:
-    heads = ("pair", "picked", "kept", "tilt", "axis", "axis (tilted)", "residual px", "outlying", "dust px")
+def _pair_table(pairs: list[ExtractedPair]) -> pd.DataFrame:
+    heads = ("number", "pair", "picked", "kept", "tilt", "axis", "axis (tilted)", "residual px", "outlying", "dust px",
+             "notes")  # fmt: skip
     rows: list[list[object]] = []
     for pair in pairs:
         fit = pair.fit
@@ -81,13 +147,14 @@ def _pair_table(pairs: list[ExtractedPair]) -> tuple[tuple[str, ...], list[list[
             angles = [f"{angle:.2f}" for angle in (fit.tilt_deg, fit.axis_untilted_deg, fit.axis_tilted_deg)]
             geometry = [*angles, f"{fit.rms_px:.2f}", str(int(fit.outlier.sum()))]
         dust = " / ".join(str(side.dust) for side in pair.sides)
-        rows.append([pair.plan.key, len(pair.plan.ids), len(pair.kept), *geometry, dust])
-    return heads, rows
+        notes = "\n".join(pair.notes)
+        rows.append([pair.plan.number, pair.plan.key, len(pair.plan.ids), len(pair.kept), *geometry, dust, notes])
+    return pd.DataFrame(rows, columns=heads)
 
 
 def _overview(pairs: list[ExtractedPair]) -> Figure:
-    figure = Figure(figsize=(11, 2.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    drawn, axes = figure(10.5, 2.6, 1, 2)
+    left, right = axes[0]
     fitted = [pair for pair in pairs if pair.fit is not None]
     numbers = [pair.plan.number + 1 for pair in fitted]
     # a tenth of a degree is no structure: the scale does not follow it
@@ -102,23 +169,36 @@ def _overview(pairs: list[ExtractedPair]) -> Figure:
     if joined.size:
         # of the pairs that fit; however far the others are, they are one bar
         edge = 6 * max(pair.fit.sigma_px for pair in fitted if pair.fit is not None)
-        right.hist(np.minimum(joined, edge), bins=30, range=(0, edge), color=_LOST)
+        right.hist(np.minimum(joined, edge), bins=30, range=(0, edge), color=_KEPT)
     right.set(xlabel="distance from the fit (px; last bar: all beyond)", ylabel="pairs")
-    return figure
+    return drawn
+
+
+def _in_few_colours(png: bytes) -> bytes:
+    """Save a picture with greys and the colours of the marks alone: micrographs are noise, which makes large files."""
+    colours = [grey * 255 // (_GREYS - 1) for grey in range(_GREYS) for _ in range(3)]
+    for mark in (_KEPT, _OUTLYING, _LOST, _AXIS):
+        colours += [round(255 * share) for share in to_rgb(mark)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours)
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 def _figures(pair: ExtractedPair, options: PairOptions) -> list[tuple[Figure, str]]:
     if pair.pictures is None:
         return []
-    figures = [(_field(pair, options), f"coordinates and residuals of {pair.plan.key}")]
+    figures = [(_field(pair, options), "field")]
     if len(pair.pictures.windows[0]):
-        figures.append((_windows(pair), f"windows of {pair.plan.key}"))
+        figures.append((_windows(pair), "windows"))
     return figures
 
 
 def _field(pair: ExtractedPair, options: PairOptions) -> Figure:
-    figure = Figure(figsize=(11, 4.3), layout="compressed")
-    axes = figure.subplots(1, 3)
+    drawn = Figure(figsize=(10.5, 4.1), layout="compressed")
+    axes = drawn.subplots(1, 3)
     assert pair.pictures is not None
     for which, side in enumerate(pair.plan.sides):
         shown, binning = pair.pictures.micrographs[which], pair.pictures.binning[which]
@@ -126,14 +206,19 @@ def _field(pair: ExtractedPair, options: PairOptions) -> Figure:
         ax.imshow(shown, cmap="gray", interpolation="nearest")
         scale = 1 / (binning * options.downsample)
         ax.scatter(
-            side.xy_px[:, 0] * scale, side.xy_px[:, 1] * scale, s=30, facecolors="none", edgecolors=_colours(pair)
+            side.xy_px[:, 0] * scale,
+            side.xy_px[:, 1] * scale,
+            s=36,
+            facecolors="none",
+            edgecolors=_colours(pair),
+            linewidths=1.5,
         )
         if pair.fit is not None:
             angle = (pair.fit.axis_untilted_deg, pair.fit.axis_tilted_deg)[which]
             _draw_axis(ax, angle, shown.shape)
         ax.set(title=SIDES[which], xticks=[], yticks=[])
     _draw_residuals(axes[2], pair)
-    return figure
+    return drawn
 
 
 def _colours(pair: ExtractedPair) -> list[str]:
@@ -149,7 +234,7 @@ def _colours(pair: ExtractedPair) -> list[str]:
 def _draw_axis(ax: Axes, angle_deg: float, shape: tuple[int, ...]) -> None:
     middle, reach = np.array(shape[::-1]) / 2, 0.45 * min(shape)
     step = reach * np.array([np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))])
-    ax.plot(*zip(middle - step, middle + step, strict=True), color="#fdae61", linewidth=1.2)
+    ax.plot(*zip(middle - step, middle + step, strict=True), color=_AXIS, linewidth=1.2)
 
 
 def _draw_residuals(ax: Axes, pair: ExtractedPair) -> None:
@@ -171,8 +256,8 @@ def _windows(pair: ExtractedPair) -> Figure:
     assert pair.pictures is not None
     rows = pair.pictures.windows
     count = len(rows[0])
-    figure = Figure(figsize=(1.25 * count + 0.6, 2.7), layout="constrained")
-    grid = figure.subplots(2, count, squeeze=False)
+    drawn = Figure(figsize=(1.25 * count + 0.6, 2.7), layout="constrained")
+    grid = drawn.subplots(2, count, squeeze=False)
     for which in (0, 1):
         for column in range(count):
             ax = grid[which, column]
@@ -181,4 +266,4 @@ def _windows(pair: ExtractedPair) -> Figure:
             if not which:
                 ax.set_title(f"pair {pair.plan.pair_ids[pair.kept[column]]}", fontsize=8)
         grid[which, 0].set_ylabel(SIDES[which])
-    return figure
+    return drawn

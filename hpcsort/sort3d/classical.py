@@ -261,7 +261,8 @@ class _Box:
         joints = [_joint(known, score, junk, run.chain) for score, run in zip(scores, self.runs, strict=True)]
         least = self.runs[0].minimum if self._frozen else smallest_group(self._count)
         labels = [label_new_classes(joint, ground.orientation, least, known.shape[1]) for joint in joints]
-        self.result = BoxChains((labels[0], labels[1]), (joints[0], joints[1]))
+        changes = [tuple(percent / 100.0 for percent in run.changes) for run in self.runs]
+        self.result = BoxChains((labels[0], labels[1]), (joints[0], joints[1]), (changes[0], changes[1]))
         matched = match_groups(labels[0], labels[1])
         ratio = 100.0 * matched.overlap.sum() / _placed(labels[0])
         rand = rand_index(labels[0], labels[1])

@@ -46,7 +46,7 @@ def finish_survey(task: Task, survey: Survey, number: int) -> tuple[BoxChains, n
         weights = fit_weights(scores[task.usable & (survey.half == chain)])
         seen.append(logsumexp(scores + np.log(weights), axis=1))
     held = np.where(survey.half == 0, seen[1], seen[0])
-    return _chains(task, joints[0], joints[1]), held[task.usable]
+    return _chains(task, chains, joints), held[task.usable]
 
 
 def learn_layer(task: Task, plans: list[BoxPlan], survey: Survey) -> list[BoxChains]:
@@ -93,8 +93,8 @@ def learn_layer(task: Task, plans: list[BoxPlan], survey: Survey) -> list[BoxCha
         _from_mixture(task, mine, subspace, mixture[classes])
         for mine, subspace, mixture in zip(chosen, subspaces, mixtures, strict=True)
     ]
-    _, joints = _refine(task, chains, FINISH_ITERATIONS, until_settled=True)
-    return [_chains(task, joints[2 * index], joints[2 * index + 1]) for index in range(len(plans))]
+    chains, joints = _refine(task, chains, FINISH_ITERATIONS, until_settled=True)
+    return [_chains(task, chains[first : first + 2], joints[first : first + 2]) for first in range(0, len(chains), 2)]
 
 
 def rerun_layer(task: Task, plans: list[BoxPlan], survey: Survey) -> list[BoxChains]:
@@ -109,8 +109,8 @@ def rerun_layer(task: Task, plans: list[BoxPlan], survey: Survey) -> list[BoxCha
             start[task.active] = np.where(begun >= 0, begun + task.groups, -1)
             maps = _empty_maps(task, survey.spread, total)
             chains.append(Chain(plan.learns[chain] & task.usable, maps, with_junk(np.ones(total)), start))
-    _, joints = _refine(task, chains, FINISH_ITERATIONS - 1, until_settled=True)
-    return [_chains(task, joints[2 * index], joints[2 * index + 1]) for index in range(len(plans))]
+    chains, joints = _refine(task, chains, FINISH_ITERATIONS - 1, until_settled=True)
+    return [_chains(task, chains[first : first + 2], joints[first : first + 2]) for first in range(0, len(chains), 2)]
 
 
 def weigh_groups(task: Task, labels: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -197,10 +197,10 @@ def _refine(
     )
 
 
-def _chains(task: Task, first: np.ndarray, second: np.ndarray) -> BoxChains:
+def _chains(task: Task, chains: list[Chain], joints: list[np.ndarray]) -> BoxChains:
     """Labels of both chains, the minimum group size held in every orientation group."""
     orientation = task.problem.orientation[task.active]
-    joints = first[task.active], second[task.active]
+    first, second = (joint[task.active] for joint in joints)
     minimum = round(task.floors[-1] * int(task.active.sum()))
-    labels = [label_new_classes(joint, orientation, minimum, task.groups) for joint in joints]
-    return BoxChains((labels[0], labels[1]), joints)
+    labels = [label_new_classes(joint, orientation, minimum, task.groups) for joint in (first, second)]
+    return BoxChains((labels[0], labels[1]), (first, second), (chains[0].changes, chains[1].changes))

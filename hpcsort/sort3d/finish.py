@@ -53,12 +53,14 @@ class Chain:
     weights : float64 (K + 2,), shares of the classes and of the kinds of junk among all particles.
     start : int (n,), classes of a start partition, -1 for none; the maps are then made from these before they are
         compared with anything. None starts from ``maps``.
+    changes : share by which its particles have changed classes, one number an iteration.
     """
 
     learns: np.ndarray
     maps: ClassMaps
     weights: np.ndarray
     start: np.ndarray | None = None
+    changes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,15 @@ def refine_chains(
         states = [_rescale(store, state, part) for state, part in zip(states, seen, strict=True)]
         before = [state.shares for state in states]
         states = [_share_out(store, state, part, floor) for state, part in zip(states, seen, strict=True)]
+        moved = [_moved(store, state, old) for state, old in zip(states, before, strict=True)]
+        states = [
+            replace(state, chain=replace(state.chain, changes=(*state.chain.changes, share)))
+            for state, share in zip(states, moved, strict=True)
+        ]
         if step is not None:
             step(f"finishing {len(chains)} chains: iteration {iteration + 1} of {iterations}")
         # Every chain looks at this, so that none stops early for another's sake.
-        if until_settled and _moved(store, states, before) < _SETTLED:
+        if until_settled and max(moved, default=0.0) < _SETTLED:
             break
         if iteration + 1 < iterations:
             journal.keep("finishing", partial(_to_keep, iteration + 1, store, states))
@@ -141,32 +148,39 @@ def refine_chains(
     return [state.chain for state in states], joints
 
 
-def _moved(store: ParticleStore, states: list[_State], before: list[np.ndarray]) -> float:
-    """Mean share by which own particles have changed classes, of the chain in which it is largest. Collective."""
-    moved = [
-        0.5
-        * float(_total(store, state, np.abs(state.shares - old).sum(axis=1)))
-        / max(int(state.chain.learns.sum()), 1)
-        for state, old in zip(states, before, strict=True)
-    ]
-    return max(moved, default=0.0)
+def _moved(store: ParticleStore, state: _State, before: np.ndarray) -> float:
+    """Mean share by which a chain's own particles have changed classes. Collective."""
+    total = float(_total(store, state, np.abs(state.shares - before).sum(axis=1)))
+    return 0.5 * total / max(int(state.chain.learns.sum()), 1)
 
 
 def _to_keep(iteration: int, store: ParticleStore, states: list[_State]) -> tuple[int, list[tuple[np.ndarray, ...]]]:
     """Gather what the next iteration starts from; the maps are made anew from it. Collective."""
     return iteration, [
-        (state.chain.weights, store.gathered(state.shares), store.gathered(state.nuisances)) for state in states
+        (
+            state.chain.weights,
+            np.array(state.chain.changes),
+            store.gathered(state.shares),
+            store.gathered(state.nuisances),
+        )
+        for state in states
     ]
 
 
 def _again(
-    store: ParticleStore, chain: Chain, weights: np.ndarray, shares: np.ndarray, nuisances: np.ndarray
+    store: ParticleStore,
+    chain: Chain,
+    weights: np.ndarray,
+    changes: np.ndarray,
+    shares: np.ndarray,
+    nuisances: np.ndarray,
 ) -> _State:
     """Return to a chain between iterations, from what was kept of all ranks' particles."""
     start = int(chain.learns[: store.positions.start].sum())
     local = np.flatnonzero(chain.learns[store.positions])
     own = slice(start, start + len(local))
-    return _State(replace(chain, weights=weights), local, shares[own], nuisances[own])
+    chain = replace(chain, weights=weights, changes=tuple(changes.tolist()))
+    return _State(chain, local, shares[own], nuisances[own])
 
 
 def _in_band(store: ParticleStore, maps: list[ClassMaps]) -> ParticleStore:

@@ -198,6 +198,7 @@ def _write_box(
     sizes = " and ".join(str(int((chain >= 0).sum())) for chain in box.chains.labels)
     title = f"Chains of box {plan.number} of layer {plan.layer}, {plan.classes} classes that hold {sizes} particles"
     files.text(place / "box.txt", _as_table(box.comparison, title))
+    files.text(place / "changes.csv", _changes(box.chains.changes))
     state = {
         "done": True,
         "number_of_groups": plan.classes,
@@ -225,6 +226,16 @@ def _as_table(comparison: Comparison, title: str) -> str:
             + (f"  # {comparison.reasons[row]}" if comparison.reasons[row] else "")
         )
     return "\n".join(lines) + "\n"
+
+
+def _changes(changes: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
+    """Per cent of either chain's particles that changed their class, a row an iteration."""
+    rows = [
+        f"{chain},{iteration},{100 * share:.4f}"
+        for chain, shares in enumerate(changes)
+        for iteration, share in enumerate(shares, 1)
+    ]
+    return "\n".join(["chain,iteration,changed_percent", *rows]) + "\n"
 
 
 def _accepted(comparison: Comparison) -> np.ndarray:

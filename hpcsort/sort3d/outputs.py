@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 from dataclasses import asdict, replace
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hpcsort.io import ParticleTable, write_particles, write_smears, write_text_
 from hpcsort.io.star import HPCSORT_BLOCK
 from hpcsort.kernels import backend, instruction_set
 from hpcsort.reconstruction import EXPANDED_FROM
+from hpcsort.report import PANEL_FILES, PANELS, machine
 from hpcsort.sort3d._lists import write_ids
 from hpcsort.sort3d.folders import write_generation_clusters
 from hpcsort.sort3d.options import SortOptions
@@ -26,14 +28,15 @@ __all__ = ["run_folder", "write_clusters", "write_run", "write_table"]
 
 _PARTITION = r"Cluster_\d{3,}\.txt|Core_set\.txt"
 _BOX = (
-    r"state\.json|box\.txt|partition\.txt|previous_(all_indexes|NACC|NUACC)\.txt|Cluster_\d{3,}\.txt"
+    r"state\.json|box\.txt|changes\.csv|partition\.txt|previous_(all_indexes|NACC|NUACC)\.txt|Cluster_\d{3,}\.txt"
     r"|(half|independent_index|random_assignment)_00[01]\.txt"
 )
 _MINE = {
     r"\.": _PARTITION + r"|(vol_cluster\d{3,}|volume_core)((_half[12])?\.(mrc|hdf)|_fsc\.txt)|particles\.star|run\.json"
     r"|particles_smears\.h5|focus\.mrc"
-    r"|anova\.(txt|csv)|null\.csv"
+    r"|anova\.(txt|csv)|null\.csv|fsc_random\.csv|report\.html|maps\.cxc"
     r"|chunk_[01]\.txt|(indexes|generation_partition|refinement_parameters|fsc_global)\.txt",
+    PANELS: PANEL_FILES,
     r"generation_\d{3,}": _PARTITION
     + r"|(final_partition|indexes_next_generation|gen_rep)\.txt|(freq_cutoff|state|Tracker)\.json",
     r"generation_\d{3,}/layer\d+": r"state\.json|comparison_\d+\.txt",
@@ -137,9 +140,11 @@ def write_run(folder: Path, options: SortOptions, ranks: int, inputs: dict[str, 
         "seed": options.seed,
         "ranks": ranks,
         "kernels": {"backend": backend(), "instruction_set": instruction_set()},
+        "machine": machine(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
         "inputs": inputs,
+        "finished": datetime.now().isoformat(" ", "seconds"),
         **results,
     }
     write_text_atomically(folder / "run.json", json.dumps(record, indent=2, allow_nan=False) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hpcsort.parallel import (
     together,
 )
 from hpcsort.reconstruction import GroupMaps, reconstruct_groups
+from hpcsort.report import end_with_report
 from hpcsort.sort3d.autofocus import ball_places, find_focus
 from hpcsort.sort3d.engine import FINISH_ITERATIONS
 from hpcsort.sort3d.generations import Sorting, sort_generations
@@ -31,6 +33,7 @@ from hpcsort.sort3d.null import null_distribution, null_survey, solve_by_survey,
 from hpcsort.sort3d.options import SortOptions
 from hpcsort.sort3d.outputs import run_folder
 from hpcsort.sort3d.problem import Problem, pose_problem
+from hpcsort.sort3d.random_groups import random_curves, write_random_curves
 from hpcsort.sort3d.results import Group, core_rows, describe_groups, particles_by_row, write_results
 from hpcsort.sort3d.resume import PROGRAM, hash_inputs, record_of
 from hpcsort.sort3d.sizes import smallest_group
@@ -159,8 +162,8 @@ def _run(problem: Problem, job: Job, makers: int, tell: StoryLog, seconds: dict[
     particles = particles_by_row(problem, sorting)
     labels = particles.labels
     comm.enter_phase("final maps")
-    with Stage("final maps", seconds):
-        maps = _final_maps(problem, labels, sorting, makers)
+    with Stage("final maps", seconds), chosen_ranks(comm, comm.node_rank < makers) as part:
+        maps, random_fsc = _final_maps(problem, part, labels, sorting) if part is not None else (None, [])
     resolutions = [group.resolution_A for group in maps or []]
     groups = describe_groups(sorting, labels, resolutions) if comm.is_root else []
     memory = peak_memory_of_node_GB(comm)
@@ -171,9 +174,14 @@ def _run(problem: Problem, job: Job, makers: int, tell: StoryLog, seconds: dict[
             job.record.check_inputs(hash_inputs(options, problem.table), "while the run read it")
             inputs = job.record.inputs
             warnings = write_results(problem, sorting, particles, maps or [], groups, seconds, memory, null, inputs)
+            write_random_curves(options.output_dir, random_fsc, problem.table.box_px or 0, problem.table.pixel_size_A)
     for warning in warnings:
         tell(f"Warning: {warning}")
     _tell_end(tell, sorting, labels, groups, seconds, memory)
+    comm.enter_phase("report")
+    with together(comm):
+        if comm.is_root:
+            tell(end_with_report(options.output_dir, _write_report))
     return SortResult(labels, particles.agreeing, particles.probability, particles.junk, groups, seconds)
 
 
@@ -225,28 +233,36 @@ def _wants_core_map(options: SortOptions, core: int, count: int) -> bool:
     return core >= least
 
 
-def _final_maps(problem: Problem, labels: np.ndarray, sorting: Sorting, makers: int) -> list[GroupMaps] | None:
-    """Reconstruct all groups, and the core set as the last where it is large enough, on ``makers`` ranks of a node."""
+def _final_maps(
+    problem: Problem, comm: Communicator, labels: np.ndarray, sorting: Sorting
+) -> tuple[list[GroupMaps] | None, list[np.ndarray]]:
+    """Reconstruct all groups, and the core set as the last where it is large enough; then random groups' FSC."""
     options, table = problem.options, problem.table
     assert table.box_px is not None
-    members = [np.flatnonzero(labels == group) for group in range(len(sorting.origin))]
+    groups = [np.flatnonzero(labels == group) for group in range(len(sorting.origin))]
     core = core_rows(problem, labels)
-    if _wants_core_map(options, len(core), problem.count):
-        members.append(core)
     half = np.zeros(len(table), np.int64)
     half[problem.rows] = problem.half
-    with chosen_ranks(problem.comm, problem.comm.node_rank < makers) as part:
-        if part is None:
-            return None
-        return reconstruct_groups(
-            part,
-            table,
-            members,
-            half=half,
-            radius_px=options.radius_px(table.box_px),
-            mask=problem.mask,
-            symmetry=options.operators(),
-        )
+    reconstruct = partial(
+        reconstruct_groups,
+        comm,
+        table,
+        half=half,
+        radius_px=options.radius_px(table.box_px),
+        mask=problem.mask,
+        symmetry=options.operators(),
+    )
+    maps = reconstruct([*groups, core] if _wants_core_map(options, len(core), problem.count) else groups)
+    # Of one group there is nothing random to draw: it is all there is.
+    random = random_curves(groups, problem.rows, half, options.seed, reconstruct) if len(groups) > 1 else []
+    return maps, random
+
+
+def _write_report(folder: Path) -> Path:
+    # imported late: drawing takes a second to load, which only rank 0 needs
+    from hpcsort.report.sorting import write_sort_report
+
+    return write_sort_report(folder)
 
 
 def _tell_end(

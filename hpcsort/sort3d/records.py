@@ -43,10 +43,12 @@ class BoxChains:
     labels : two int64 (n_active,), new class from 0; -1 where a known group wins or the particle is junk.
     joints : two float64 (n_active, groups + classes + 2), log of share times likelihood ratio; known groups come
         first, the kinds of junk last.
+    changes : share by which either chain's own particles have changed classes, one number an iteration.
     """
 
     labels: tuple[np.ndarray, np.ndarray]
     joints: tuple[np.ndarray, np.ndarray]
+    changes: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
 
 @dataclass(frozen=True)
