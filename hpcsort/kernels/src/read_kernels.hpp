@@ -81,19 +81,20 @@ void score(const Particles &s, const Interleaved &maps, float *cross, float *pow
     }
 }
 
-// Sum of H neighbouring floats.
+// H neighbouring floats as the sums of every fourth.
 template <int H>
-HPCSORT_INLINE float sum_of(const float *lanes) {
+HPCSORT_INLINE Line<4> folded(const float *lanes) {
     Line<4> sum = Line<4>::load(lanes);
     for (int f = 4; f < H; f += 4) sum.add(1.0f, Line<4>::load(lanes + f));
-    const auto v = sum.v[0];
-    return (v[0] + v[1]) + (v[2] + v[3]);
+    return sum;
 }
 
-// F lanes at a time; COMPACT: the voxel has no more, and real and imaginary parts share registers.
+// F lanes at a time; COMPACT: the voxel has no more, and real and imaginary parts share registers. The last four sums of
+// real and imaginary parts wait until they can be added for many pixels at once.
 template <int F, bool COMPACT>
 HPCSORT_INLINE void subtract_block(const Block &b, const float *data, std::size_t lanes, const Voxels &voxels,
                                    const float *coefficients, float *out) {
+    alignas(64) float parts[8 * BLOCK];
     const int end = voxels.prefetch_end(b.count);
     for (int j = 0; j < b.count; ++j) {
         if (j < end) voxels.prefetch<0>(data + voxels.stride * b.corner[j + AHEAD], 2 * lanes);
@@ -113,8 +114,14 @@ HPCSORT_INLINE void subtract_block(const Block &b, const float *data, std::size_
             re.store(sums);
             im.store(sums + F);
         }
-        out[2 * j] = b.re[j] - sum_of<F>(sums);
-        out[2 * j + 1] = b.sign[j] * (b.im[j] - sum_of<F>(sums + F));
+        folded<F>(sums).store(parts + 8 * j);
+        folded<F>(sums + F).store(parts + 8 * j + 4);
+    }
+#pragma omp simd
+    for (int j = 0; j < b.count; ++j) {
+        const float *p = parts + 8 * j;
+        out[2 * j] = b.re[j] - ((p[0] + p[1]) + (p[2] + p[3]));
+        out[2 * j + 1] = b.sign[j] * (b.im[j] - ((p[4] + p[5]) + (p[6] + p[7])));
     }
 }
 
