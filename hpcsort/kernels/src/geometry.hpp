@@ -100,12 +100,12 @@ struct Block {
 // Addresses of voxels with `stride` floats each.
 struct Voxels {
     std::size_t stride, row, slab;
-    bool far;  // too large for the second-level cache; for smaller volumes prefetching only costs
+    bool far;  // for nearer volumes prefetching only costs
     HPCSORT_INLINE Voxels(const Grid &grid, std::size_t floats)
         : stride(floats),
           row(floats * grid.row),
           slab(floats * static_cast<std::size_t>(grid.slab)),
-          far(slab * (2 * grid.half + 1) * sizeof(float) > (std::size_t(1) << 20)) {}
+          far(slab * (2 * grid.half + 1) * sizeof(float) > hpcsort::near_bytes) {}
 
     // First pixel of a block of `count` for which nothing is prefetched any more.
     HPCSORT_INLINE int prefetch_end(int count) const { return far ? count - AHEAD : 0; }

@@ -1,9 +1,12 @@
 // What the instruction-set builds offer to the Python module: plain pointers, checked by the caller.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace hpcsort {
+
+extern const std::size_t near_bytes;  // volumes up to this size stay in the second-level cache
 
 constexpr int BLOCK = 64;  // pixels whose geometry is worked out together
 

@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <complex>
@@ -14,6 +15,21 @@
 namespace nb = nanobind;
 using namespace nb::literals;
 using namespace hpcsort;
+
+namespace {
+
+// Bytes of the second-level cache where the system tells; a MiB otherwise and at least.
+std::size_t second_level_cache() {
+    long size = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return static_cast<std::size_t>(std::max(size, 1L << 20));
+}
+
+}  // namespace
+
+const std::size_t hpcsort::near_bytes = second_level_cache();
 
 namespace {
 
