@@ -1,287 +1,227 @@
-"""Time of every kernel per Fourier pixel, and of exact sums, next to the memory speed of the same minute.
+"""Speed of every kernel beside what the machine can do at most, measured in the same run, and of exact sums.
 
-``python benchmarks/kernels.py [--markdown FILE]``: medians of CPU time over interleaved repeats, one thread. Particles
-are sorted by view direction, as the programs deal them. "Aim" is what hand-tuned studies reached with -march=native.
+    python benchmarks/kernels.py [--markdown FILE] [--repeats 4] [--bands 14,31]
+
+FILE is written anew but for what follows its line "## Tried".
+
+Bands of 14 and 18 Fourier pixels are those that sorting uses of a particle that fills its box, whatever the box; 31, 63
+and 127 are the full bands of 64, 128 and 256 px. One thread; fastest of interleaved repeats in CPU time, each repeat
+with orientations of its own. Particles are neighbours in a set sorted by view direction, as the programs deal them;
+with smears each has 20 poses, rows of their own.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import time
-from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from _ceilings import LEVELS, Ceilings
+from _kernel_cases import Array, Bench, latent_benches, particles, pixel_benches
+from _kernel_sums import CHUNK, exact_sums, sums_table
 
 from hpcsort import kernels
-from hpcsort.parallel import ExactSum
 
-Array = NDArray[Any]
-_CHUNK = 512  # particles summed in float32 before they go to an exact sum; the program takes 256 to 2048
-_CHUNKS = 8  # one after another, as in the program: volumes are where the chunk before left them
-_COPY_BYTES = 256 << 20
+_BANDS, _PADS, _POSES, _MAPS = (14, 18, 31, 63, 127), (1, 2), (1, 20), (2, 5, 10, 40)
+_KEPT = "## Tried"
+_SHOWN, _SHOWN_MAPS = ((14, 1, 1), (18, 1, 20), (31, 2, 1), (127, 1, 1)), (5, 40)  # cases in the table of bounds
+_CEILINGS = ("multiply-adds", "loads and stores", "L2", "L3", "memory")
+_HALF = 0.5  # share of a ceiling from which it is said to bound
+
+_NOTES = """\
+Operations and bytes are counted from the loops (`_kernel_counts.py`): empty lanes count, and both halves of symmetric
+tiles. Shares are those of the ceilings above, of the faster of reading and copying in a level. Loads and stores are the
+traffic of L1; L2, L3 and memory bring what a section touches and the caches before have forgotten since it was last
+met, an estimate that can exceed 100 %. What is used by half or more bounds a kernel; "scattered reads" where it moves
+half or more of what single lines anywhere in that level can. "None alone": addresses, dependent operations and short
+loops fill the time between. There is no stored operator of a particle's smears (smears.md says why): 20 poses are 20
+rows.
+"""
+_SPEED_NOTES = """\
+ns · GFLOP/s · GB/s of loads and stores; ns per Fourier pixel of a particle, a pose, or an entry. K maps or classes; in
+section_moments 7 + K maps, in backproject_moments K moments and K (K + 1) / 2 + 7 K weights. Empty: the volumes are too
+large for this benchmark.
+"""
+
+Case = tuple[int, int, int]  # band, pad, poses
 
 
-class Bench(NamedTuple):
-    """One line of the table: `run` handles `pixels` Fourier pixels."""
+class Result(NamedTuple):
+    """Seconds an item of a bench: the fastest repeat and the median."""
 
-    name: str
-    pixels: int
-    run: Callable[[], Any]
-    aim_ns: float | None = None
-
-
-class Particles(NamedTuple):
-    """Noise at sorted orientations."""
-
-    images: Array
-    ctfs: Array
-    rotations: Array
-    px: Array
-    py: Array
-    pad: float
-    half: int
+    bench: Bench
+    fastest: float
+    usual: float
 
     @property
-    def data(self) -> tuple[Any, Any, Any, Any, Any, float]:
-        """Arguments that most kernels end with."""
-        return self.images, self.ctfs, self.rotations, self.px, self.py, self.pad
+    def flops(self) -> float:
+        """Operations a second."""
+        return self.bench.count.operations / self.fastest
 
-    def first(self, n: int) -> Particles:
-        """Return the first n particles."""
-        return self._replace(images=self.images[:n], ctfs=self.ctfs[:n], rotations=self.rotations[:n])
+    @property
+    def innermost(self) -> float:
+        """Bytes a second that are loaded and stored."""
+        return self.bench.count.bytes / self.fastest
 
-
-def sorted_rotations(n: int) -> Array:
-    """Orientations that follow a spiral from pole to pole, with random in-plane angles."""
-    rng = np.random.default_rng(0)
-    cos_tilt = np.linspace(1, -1, n)
-    sin_tilt = np.sqrt(1 - cos_tilt**2)
-    rot, psi = np.pi * (1 + 5**0.5) * np.arange(n), rng.uniform(0, 2 * np.pi, n)
-    # The golden spiral jumps around the axis; sorting by direction within bands of tilt brings neighbours together.
-    order = np.lexsort((rot % (2 * np.pi), np.floor(np.arange(n) / np.sqrt(n))))
-    rot, cos_tilt, sin_tilt = rot[order], cos_tilt[order], sin_tilt[order]
-    view = np.stack([sin_tilt * np.cos(rot), sin_tilt * np.sin(rot), cos_tilt], axis=1)
-    east = np.stack([-np.sin(rot), np.cos(rot), 0 * rot], axis=1)
-    north = np.cross(view, east)
-    c, s = np.cos(psi)[:, None], np.sin(psi)[:, None]
-    return np.stack([c * east + s * north, -s * east + c * north, view], axis=1).astype(np.float32)
+    @property
+    def outer(self) -> tuple[float, ...]:
+        """Bytes a second from and to L2, L3 and memory."""
+        return tuple(size / self.fastest for size in self.bench.traffic)
 
 
-def particles(n: int, radius: int, pad: float) -> Particles:
-    """Return n noise images whose disc of `radius` pixels is used."""
-    rng = np.random.default_rng(1)
-    y, x = np.mgrid[-radius : radius + 1, 0 : radius + 1]
-    keep = (x**2 + y**2 <= radius**2) & ((x > 0) | (y > 0))
-    px, py = x[keep].astype(np.float32), y[keep].astype(np.float32)
-    images = rng.standard_normal((n, 2 * px.size), np.float32).view(np.complex64)
-    ctfs = rng.uniform(-1, 1, images.shape).astype(np.float32)
-    return Particles(images, ctfs, sorted_rotations(n), px, py, pad, kernels.half_width(radius, pad))
-
-
-def volumes(count: int, half: int) -> Array:
-    """Return random half volumes."""
-    shape = (count, 2 * half + 1, 2 * half + 1, half + 1)
-    return np.random.default_rng(2).standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0]
-
-
-def zeros(*shape: int) -> Array:
-    """Return aligned float32 zeros."""
-    out = kernels.aligned_empty(shape, np.float32)
-    out[...] = 0
-    return out
-
-
-def class_kernels(p: Particles, count: int) -> list[Bench]:
-    """Kernels of the classical loop with `count` references."""
-    n, pixels = p.images.shape
-    total, voxels = n * pixels, (2 * p.half + 1, 2 * p.half + 1, p.half + 1)
-    maps = np.ascontiguousarray(volumes(count, p.half))
-    mixed, sums = kernels.interleave(maps), zeros(count, *voxels, 4)
-    records = kernels.pack_ridge(maps, np.full(maps.shape, 0.01, np.float32))
-    labels = np.asarray(np.random.default_rng(3).integers(0, count, n), np.int32)
-    ones, coefficients = np.ones(n, np.float32), np.ones((n, count), np.float32)
-    scores, section = kernels.score_sections(mixed, count, *p.data), np.empty_like(p.images)
-    note = f"R = {max(p.px):.0f}, pad {p.pad:g}"
-    return [
-        Bench(f"extract_sections, {note}", total, lambda: kernels.extract_sections(maps[0], *p.data[2:], out=section)),
-        Bench(
-            f"score_sections, {count} maps, {note}",
-            total,
-            lambda: kernels.score_sections(mixed, count, *p.data, out=scores),
-            7.3,
-        ),
-        Bench(
-            f"insert_sections, {count} classes, {note}",
-            total,
-            lambda: kernels.insert_sections(*p.data[:3], labels, ones, *p.data[3:], out=sums),
-            5.7,
-        ),
-        Bench(
-            f"subtract_sections, {count} maps, {note}",
-            total,
-            lambda: kernels.subtract_sections(mixed, count, coefficients, *p.data, out=section),
-        ),
-        Bench(
-            f"leave_one_out_gains, {count} classes, {note}",
-            total,
-            lambda: kernels.leave_one_out_gains(records, None, labels, ones, *p.data),
-        ),
-    ]
-
-
-def subspace_kernels(p: Particles, basis: int, moments: int, weights: int) -> list[Bench]:
-    """Kernels of subspace learning: E step with `basis` maps, M step with `moments` and `weights`."""
-    n, pixels = p.images.shape
-    total, voxels = n * pixels, (2 * p.half + 1, 2 * p.half + 1, p.half + 1)
-    mixed = kernels.interleave(np.ascontiguousarray(volumes(basis, p.half)))
-    sums = zeros(*voxels, kernels.moment_record_length(moments, weights))
-    z, q = np.ones((n, moments), np.float32), np.ones((n, weights), np.float32)
-    out = kernels.section_moments(mixed, basis, *p.data)
-    note = f"R = {max(p.px):.0f}, pad {p.pad:g}"
-    return [
-        Bench(
-            f"section_moments, J = {basis}, {note}",
-            total,
-            lambda: kernels.section_moments(mixed, basis, *p.data, out=out),
-        ),
-        Bench(
-            f"backproject_moments, J = {moments}, Q = {weights}, {note}",
-            total,
-            lambda: kernels.backproject_moments(*p.data[:3], z, q, *p.data[3:], out=sums),
-        ),
-    ]
-
-
-class Pair(NamedTuple):
-    """One line of the table of sums: the same with a plain and with an exact sum; pixels are floats of the sum."""
-
-    name: str
-    plain: Bench
-    exact: Bench
-
-
-def pair(name: str, block: Array, fill: Callable[[], Any] | None = None) -> Pair:
-    """Return the sums of `block`; with `fill`, each sum has it filled first and cleared in its own way."""
-    single, exact = zeros(*block.shape), ExactSum(block.shape, 1e12)
-
-    def plainly() -> None:
-        for _ in range(_CHUNKS):
-            if fill:
-                block[...] = 0
-                fill()
-            np.add(single, block, out=single)
-
-    def exactly() -> None:
-        for _ in range(_CHUNKS):
-            if fill:
-                fill()
-            exact.add(block, clear=fill is not None)
-
-    elements = _CHUNKS * block.size
-    return Pair(name, Bench("plain", elements, plainly), Bench("exact", elements, exactly))
-
-
-def sums(fine: Particles, coarse: Particles, classes: int, moments: int, weights: int) -> list[Pair]:
-    """Return sums alone, and with the insertion or back-projection of the chunk that is added."""
-    fine, coarse = fine.first(_CHUNK), coarse.first(_CHUNK)
-    n = len(fine.images)
-    labels = np.arange(n, dtype=np.int32) % classes
-    ones, z, q = np.ones(n, np.float32), np.ones((n, moments), np.float32), np.ones((n, weights), np.float32)
-    shape = (classes, 2 * fine.half + 1, 2 * fine.half + 1, fine.half + 1, 4)
-    full, once, classed = zeros(*shape), zeros(*shape), zeros(*shape)
-    full[...] = np.random.default_rng(4).standard_normal(full.shape, np.float32)
-    side, length = 2 * coarse.half + 1, kernels.moment_record_length(moments, weights)
-    moved = zeros(side, side, coarse.half + 1, length)
-
-    def insert(out: Array) -> None:
-        kernels.insert_sections(*fine.data[:3], labels, ones, *fine.data[3:], out=out)
-
-    def backproject() -> None:
-        kernels.backproject_moments(*coarse.data[:3], z, q, *coarse.data[3:], out=moved)
-
-    insert(once)
-    inserted = f"{n} particles into {classes} classes, R = {max(fine.px):.0f}"
-    moment_note = f"{n} particles, J = {moments}, Q = {weights}, R = {max(coarse.px):.0f}"
-    return [
-        pair(f"a block of {full.nbytes / 2**20:.0f} MiB without zeros", full),
-        pair(f"what insert_sections makes of {inserted}", once),
-        pair(f"insert_sections of {inserted}, and its sum", classed, lambda: insert(classed)),
-        pair(f"backproject_moments of {moment_note}, and its sum", moved, backproject),
-    ]
-
-
-def measure(benches: list[Bench], repeats: int) -> tuple[list[list[float]], list[float]]:
-    """Return the seconds of each bench and of a plain copy; a repeat runs everything once, so that drift is shared."""
-    source, target = np.ones(_COPY_BYTES // 8), np.zeros(_COPY_BYTES // 8)
+def measure(benches: list[Bench], repeats: int) -> list[Result]:
+    """Time every bench once a repeat, so that all share what else the machine does."""
     times: list[list[float]] = [[] for _ in benches]
-    copies: list[float] = []
     for repeat in range(repeats + 1):
         for bench, kept in zip(benches, times, strict=True):
             start = time.thread_time()
-            bench.run()
-            if repeat:  # the first round warms caches and pages
-                kept.append(time.thread_time() - start)
-        start = time.thread_time()
-        np.copyto(target, source)
-        if repeat:
-            copies.append(time.thread_time() - start)
-    return times, copies
+            bench.run(repeat)
+            if repeat:  # the first round warms caches
+                kept.append((time.thread_time() - start) / bench.items)
+    return [Result(bench, min(kept), median(kept)) for bench, kept in zip(benches, times, strict=True)]
 
 
-def table(benches: list[Bench], times: list[list[float]], copies: list[float]) -> str:
-    """Format the result as Markdown."""
+def measure_all(
+    bands: list[int], repeats: int, pixels: int, pool: Array, ceilings: Ceilings
+) -> dict[Case, list[Result]]:
+    """Results of all bands, pads, poses; the ceilings are taken before, between and after."""
+    found = {}
+    for band in bands:
+        for pad in _PADS:
+            ceilings.measure()
+            for poses in _POSES:
+                given = particles(pixels, band, pad, poses, repeats + 1)
+                results = [measure(pixel_benches(given, maps, pool, ceilings.caches), repeats) for maps in _MAPS]
+                found[band, pad, poses] = [result for part in results for result in part]
+    ceilings.measure()
+    return found
+
+
+def ceilings_table(ceilings: Ceilings) -> str:
+    """Format the ceilings."""
+    single, double = (ceilings.flops[name] / 1e9 for name in ("single", "double"))
     lines = [
-        f"Backend {kernels.backend()}, instruction set {kernels.instruction_set()}, {platform.machine()}, one thread; "
-        f"plain copy of {_COPY_BYTES >> 20} MiB in the same run: {2 * _COPY_BYTES / median(copies) / 1e9:.1f} GB/s "
-        "(read + written).",
+        f"Peak multiply-adds in registers: {single:.0f} GFLOP/s in single, {double:.0f} in double precision.",
         "",
-        "| kernel | ns per Fourier pixel (median) | fastest | aim |",
-        "|---|---:|---:|---:|",
+        "| level | size, KiB | block, KiB | read, GB/s | copied, GB/s (both ways) | scattered lines read, GB/s |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
-    for bench, seconds in zip(benches, times, strict=True):
-        scale = 1e9 / bench.pixels
-        aim = f"{bench.aim_ns:.1f}" if bench.aim_ns else ""
-        lines.append(f"| {bench.name} | {median(seconds) * scale:.2f} | {min(seconds) * scale:.2f} | {aim} |")
+    for level, size in zip(LEVELS, (*(str(size >> 10) for size in ceilings.caches), ""), strict=True):
+        speeds = (ways[level] / 1e9 for ways in (ceilings.read, ceilings.copied, ceilings.scattered))
+        cells = " | ".join(f"{speed:.1f}" for speed in speeds)
+        lines.append(f"| {level} | {size} | {ceilings.sizes[level] >> 10} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
-def sums_table(pairs: list[Pair], times: list[list[float]]) -> str:
-    """Format the sums as Markdown; `times` holds plain and exact in turn."""
+def speed_tables(found: dict[Case, list[Result]]) -> str:
+    """Format a table for each kernel: bands, pads and poses down, maps across."""
+    lines = []
+    for name in dict.fromkeys(result.bench.name for results in found.values() for result in results):
+        lines += [
+            f"### {name}",
+            "",
+            "| R | pad | poses | " + " | ".join(f"K = {maps}" for maps in _MAPS) + " |",
+            "|---:|---:|---:|" + "---:|" * len(_MAPS),
+        ]
+        for (band, pad, poses), results in found.items():
+            own = {result.bench.maps: result for result in results if result.bench.name == name}
+            cells = [_cell(own[maps]) if maps in own else "" for maps in _MAPS]
+            if own:
+                lines.append(f"| {band} | {pad} | {poses} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(result: Result) -> str:
+    return f"{result.fastest * 1e9:.1f} · {result.flops / 1e9:.0f} · {result.innermost / 1e9:.0f}"
+
+
+def bounds_table(found: dict[Case, list[Result]], latents: list[Result], ceilings: Ceilings) -> str:
+    """Format what bounds each kernel in some cases."""
     lines = [
-        "| sum | plain float32, ns per element | exact, ns per element | exact / plain |",
-        "|---|---:|---:|---:|",
+        "| kernel | R, pad, poses | K | ns (median) | operations | FLOP/byte | "
+        + " | ".join(_CEILINGS)
+        + " | bound by |",
+        "|---|---|---:|---:|---:|---:|" + "---:|" * len(_CEILINGS) + "---|",
     ]
-    for line, plain, exact in zip(pairs, times[::2], times[1::2], strict=True):
-        scale, ratio = 1e9 / line.exact.pixels, min(exact) / min(plain)
-        lines.append(f"| {line.name} | {min(plain) * scale:.2f} | {min(exact) * scale:.2f} | {ratio:.2f} |")
-    speed = 20 * pairs[0].exact.pixels / min(times[1]) / 1e9
-    lines += [
-        "",
-        f"Fastest of {len(times[0])}; the exact sum of the first line moves {speed:.1f} GB/s (read + written).",
-    ]
+    rows = [(", ".join(map(str, case)), result) for case in _SHOWN for result in found.get(case, [])]
+    rows += [("", result) for result in latents]
+    for note, result in sorted(rows, key=lambda row: row[1].bench.name):
+        bench = result.bench
+        if bench.maps in _SHOWN_MAPS:
+            shares = _shares(result, ceilings)
+            lines.append(
+                f"| {bench.name} | {note} | {bench.maps} | {result.usual * 1e9:.1f} | {bench.count.operations:.0f} "
+                f"| {bench.count.operations / bench.count.bytes:.2f} | "
+                + " | ".join(f"{100 * share:.0f} %" if share else "" for share in shares)
+                + f" | {_bound(result, shares, ceilings)} |"
+            )
     return "\n".join(lines) + "\n"
+
+
+def _shares(result: Result, ceilings: Ceilings) -> list[float]:
+    """Achieved shares of the ceilings `_CEILINGS`."""
+    moved = (result.innermost, *result.outer)
+    best = [max(ceilings.read[level], ceilings.copied[level]) for level in LEVELS]
+    flops = result.flops / ceilings.flops[result.bench.precision]
+    return [flops, *(speed / most for speed, most in zip(moved, best, strict=True))]
+
+
+def _bound(result: Result, shares: list[float], ceilings: Ceilings) -> str:
+    share, name = max(zip(shares, _CEILINGS, strict=True))
+    if share >= _HALF:
+        return name
+    for level, speed in zip(LEVELS[:0:-1], result.outer[::-1], strict=True):
+        if speed >= _HALF * ceilings.scattered[level]:
+            return f"scattered reads of {level}"
+    return f"none alone; nearest {name}"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to FILE")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--particles", type=int, default=1000)
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to FILE")
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--pixels", type=int, default=200_000, help="Fourier pixels a call")
+    parser.add_argument("--bands", default=",".join(map(str, _BANDS)), help="radii in Fourier pixels")
+    parser.add_argument("--volumes-GiB", type=float, default=3.0, help="larger ones are left out; needs 1.5 GiB more")
     options = parser.parse_args()
-    fine, coarse = particles(options.particles, 31, 1.0), particles(options.particles, 10, 1.0)
-    benches = class_kernels(fine, 5) + subspace_kernels(coarse, 15, 8, 92)
-    pairs = sums(fine, coarse, 5, 8, 92)
-    times, copies = measure(benches + [bench for line in pairs for bench in line[1:]], options.repeats)
-    result = table(benches, times[: len(benches)], copies) + "\n" + sums_table(pairs, times[len(benches) :])
-    print(result, end="")
+    load, ceilings = os.getloadavg()[0], Ceilings()
+    pool = kernels.aligned_empty((int(options.volumes_GiB * 2**28),), np.float32)
+    pool[...] = 1.0
+    found = measure_all(
+        [int(band) for band in options.bands.split(",")], options.repeats, options.pixels, pool, ceilings
+    )
+    latents = measure([bench for maps in _MAPS for bench in latent_benches(maps)], options.repeats)
+    fine, coarse = (particles(CHUNK * size, radius, 1).first(CHUNK) for radius, size in ((31, 1509), (10, 156)))
+    text = "\n".join([
+        "# Kernels\n",
+        f"{date.today()}, by `python benchmarks/kernels.py --markdown FILE`.\n",
+        __doc__.split("\n\n")[3],
+        f"Backend {kernels.backend()}, instruction set {kernels.instruction_set()}, {platform.machine()}; "
+        f"load average {load:.1f} on {os.cpu_count()} cores at the start.\n",
+        "## Ceilings of one core, in the same run\n",
+        ceilings_table(ceilings),
+        "## What bounds each\n",
+        _NOTES,
+        bounds_table(found, latents, ceilings),
+        "## Speed\n",
+        _SPEED_NOTES,
+        speed_tables(found),
+        "## Exact sums\n",
+        sums_table(exact_sums(fine, coarse, 5, 8, 92), options.repeats + 5),
+    ])  # fmt: skip
+    print(text, end="")
     if options.markdown:
-        options.markdown.write_text(result, encoding="utf-8")
+        before = options.markdown.read_text(encoding="utf-8") if options.markdown.exists() else ""
+        kept = before.partition(_KEPT)
+        options.markdown.write_text(text + ("\n" + "".join(kept[1:]) if kept[1] else ""), encoding="utf-8")
 
 
 if __name__ == "__main__":
