@@ -156,7 +156,24 @@ def judge_images(data: npt.NDArray[np.float32], rows: npt.ArrayLike, table: Part
     Bad are images with NaN or infinite pixels, constant ones, and those of which a few pixels outweigh all others.
     """
     chosen = np.asarray(rows, dtype=np.int64).reshape(-1)
-    return [bad for row, image in zip(chosen.tolist(), data, strict=True) if (bad := _judged(image, row, table))]
+    if len(chosen) != len(data):
+        raise ValueError(f"{len(chosen)} rows for {len(data)} images")
+    if not len(chosen):
+        return []
+    # All at once for the many that are good; the others are looked at one by one.
+    suspect = np.flatnonzero(~_plainly_good(data))
+    return [bad for place in suspect if (bad := _judged(data[place], int(chosen[place]), table))]
+
+
+def _plainly_good(data: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Images (k,) that `_judged` need not look at: neither constant nor ruled by few pixels, and all numbers finite."""
+    flat = data.reshape(len(data), -1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        deviation = np.abs(flat - flat.mean(axis=1, dtype=np.float64, keepdims=True).astype(np.float32))
+        spread = deviation.mean(axis=1, dtype=np.float64)
+        power = np.einsum("np,np->n", deviation, deviation) / max(flat.shape[1], 1)
+        # A margin, so that rounding decides nothing; comparisons with NaN are false.
+        return np.asarray((spread > 1.01 * _LEAST_SPREAD * np.sqrt(power)) & (power > 0) & np.isfinite(power))
 
 
 def _judged(image: npt.NDArray[np.float32], row: int, table: ParticleTable) -> BadImage | None:
