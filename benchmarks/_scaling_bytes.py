@@ -96,11 +96,10 @@ def finishing(
     iterations: int,
     *,
     started: bool = False,
-    until_settled: bool = False,
 ) -> list[Line]:
     """Finishing iterations in map space, with the first shares and the scores of all particles.
 
-    ``started`` chains make maps of a start partition first; ``until_settled`` ones ask how many particles still move.
+    ``started`` chains make maps of a start partition first.
     """
     voxels = _voxels(grid)
     estimates = chains * (iterations + started)
@@ -114,7 +113,7 @@ def finishing(
         Line("their local weight", "share", estimates, 4 * grid.size**3),
         *_totals("factors of the maps", estimates, 2 * classes),
         *_totals("shares of the classes", chains * (iterations + 1), classes),
-        *_totals("particles that move", chains * iterations * until_settled, 1),
+        *_totals("particles that move", chains * iterations, 1),
         Line("scores of all particles", "allgather_rows", chains, 8 * (classes + JUNK_KINDS) * particles),
     ]
 
@@ -216,11 +215,11 @@ def phase_lines(phase: str, shared: int, course: Course) -> list[Line]:
     elif steps[-2:] == ["layer 0", "mixtures"]:
         classes = known + course.chosen[generation]
         iterations = shared // (_FINISHED * boxes)
-        lines = finishing(boxes, classes, course.wide, course.particles, iterations, until_settled=True)
+        lines = finishing(boxes, classes, course.wide, course.particles, iterations)
     elif match := re.fullmatch(r"layer ([1-9])", last):
         chains, classes = 2 * 2 ** (depth - int(match[1])), known + course.chosen[generation]
         iterations = shared // (_FINISHED * chains) - 1
-        lines = finishing(chains, classes, course.wide, course.particles, iterations, started=True, until_settled=True)
+        lines = finishing(chains, classes, course.wide, course.particles, iterations, started=True)
     elif last == "final maps":
         lines = final_maps(2 * sum(course.found), course.box_px)
     elif last == "probabilities":

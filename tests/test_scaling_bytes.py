@@ -108,7 +108,7 @@ def test_finishing_that_settles_sends_what_the_table_says() -> None:
     # Three arrays are shared in an iteration.
     iterations = calls["share"] // 3
     assert 1 <= iterations < 9
-    lines = finishing(1, 2, small_grid(), 40, iterations, until_settled=True)
+    lines = finishing(1, 2, small_grid(), 40, iterations)
     _agree(lines, calls, sizes, ("sum_exact", "max", "allgather", "share", "bcast", "allgather_rows"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -129,10 +128,15 @@ class ParticleStore:
         sums = [np.asarray(per_particle[block.local], np.float64).sum(axis=0) for block in self.blocks()]
         return exact_total(self.comm, sums, per_particle.shape[1:], len(self.chunks))
 
-    @cached_property
+    @property
     def pixel_limit(self) -> float:
         """What no pixel of an image, nor the sum of one with a CTF, exceeds on any rank. Collective the first time."""
-        return self.largest(self.data.peak) + self.largest(self.data.ctfs) + 1.0
+        known = self.__dict__.get("_pixel_limit")
+        if known is None:
+            known = self.largest(self.data.peak) + self.largest(self.data.ctfs) + 1.0
+            # Not `cached_property`: before Python 3.12 ranks that are threads would wait for its lock and each other.
+            object.__setattr__(self, "_pixel_limit", known)
+        return float(known)
 
     def largest(self, per_particle: np.ndarray) -> float:
         """Largest absolute value over all particles and ranks."""
