@@ -19,11 +19,11 @@ __all__ = ["RANKS", "Cost", "Speed", "measure_speed", "predict_costs", "predict_
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 _BAND, _MAPS, _PARTICLES = 18, 16, 64
 """Of the work that is timed: the widest band of a sort, and as many maps as its lock-step loops compare at once."""
-_PASSES, _SERIAL = 620.0, 3400.0
+_PASSES, _SERIAL = 260.0, 3200.0
 """Passes over all particles, and particles' worth of work on volumes and decisions that ranks do not share.
 
-Fitted to three sorts of simulated particles of 64 px by one rank: 4,000 in three states 41 s of CPU (model 41 s), 5,000
-in five hard ones 66 s (47 s), 17,280 in five 124 s by the clock (116 s).
+Fitted to the sorting, without reading and maps, of 10,000, 20,000 and 40,000 simulated particles by one rank: 31, 50
+and 100 s by the clock (model 31, 55 and 101 s). Hard sets, with more classes tried, take up to half as much again.
 """
 _GROUPS = 5
 _ROW_BYTES = 70
