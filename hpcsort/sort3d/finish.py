@@ -131,7 +131,6 @@ def refine_chains(
         ]
         if step is not None:
             step(f"finishing {len(chains)} chains: iteration {iteration + 1} of {iterations}")
-        # Every chain looks at this, so that none stops early for another's sake.
         if until_settled and max(moved, default=0.0) < _SETTLED:
             break
         if iteration + 1 < iterations:

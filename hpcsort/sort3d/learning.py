@@ -94,9 +94,9 @@ def learn_subspaces(
 ) -> list[Subspace]:
     """Learn the maps of several runs from the residuals in ``store``. Collective; every rank gets the same subspaces.
 
-    All runs advance in lock step. The first third of the iterations is done in a narrower band (`coarser`). The spreads
-    of the nuisances are learned too (EM for their variances, one for the contrast, one for the shifts and one for the
-    rotations), because poses may be much better or worse than the start assumes.
+    All runs do an iteration before any does the next. The first third of the iterations is done in a narrower band
+    (`coarser`). The spreads of the nuisances are learned too (EM for their variances, one for the contrast, one for
+    the shifts and one for the rotations), because poses may be much better or worse than the start assumes.
 
     Parameters
     ----------
